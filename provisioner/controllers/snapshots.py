@@ -18,7 +18,7 @@ from msgspec import structs
 from provisioner.controllers.clones import Clones, located
 from provisioner.controllers.context import ControllerContext
 from provisioner.core import claims, names, snapshots
-from provisioner.core.errors import InvalidRecord, ProvisionerError
+from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Snapshot, SnapshotClass, SnapshotContent
 from provisioner.core.records import SnapshotRecord
@@ -268,10 +268,7 @@ class SnapshotController:
                 if await export.snapshots.refresh(handle) is not None:
                     return _IMMEDIATELY
                 record = structs.replace(record, gid=export.records[record.volume].gid)
-                try:
-                    record = await export.snapshots.begin(handle, record)
-                except InvalidRecord as exc:
-                    return await self._fail(view, str(exc))
+                record = await export.snapshots.begin(handle, record)
         job = self._jobs[handle] = _Job(record, export)
         job.task = group.create_task(self._run(job, handle, path, view.snapshot))
         log.info("snapshot_begun", snapshot=record.key, volume=record.volume, export=export.name)

@@ -27,6 +27,9 @@ Quota = Literal["none", "preferred", "required"]
 
 _QUOTAS: tuple[Quota, ...] = get_args(Quota)
 
+GID_LIMIT = 2**32 - 2
+"""The highest group id."""
+
 _COPY = "00000000"
 _UID = "00000000-0000-0000-0000-000000000000"
 
@@ -75,7 +78,7 @@ class Record(
 
     An older version cannot read a record with this field: it reports the record and leaves the volume alone.
     """
-    gid: Annotated[int, Meta(ge=0, le=2**32 - 2)] = 0
+    gid: Annotated[int, Meta(ge=0, le=GID_LIMIT)] = 0
     """The group that the directory has for itself; 0 if it has none, and in records of older versions.
 
     An older version cannot read a record with this field: it reports the record and leaves the volume alone. So it
@@ -132,7 +135,7 @@ class SnapshotRecord(
     created: str = field(name="at")
     """When the copy began, then when it was complete: UTC, RFC 3339, whole seconds."""
     cluster: str = field(name="by", default="")
-    gid: Annotated[int, Meta(ge=0, le=2**32 - 2)] = 0
+    gid: Annotated[int, Meta(ge=0, le=GID_LIMIT)] = 0
     """The group that the volume had for itself; 0 if it had none."""
 
     @property

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from provisioner.core import identity, names, quantities, times
+from provisioner.core.errors import InvalidRecord
 from provisioner.core.objects import Claim, Snapshot, SnapshotClass, SnapshotContent, Volume
-from provisioner.core.records import SnapshotRecord
+from provisioner.core.records import GID_LIMIT, SnapshotRecord, encode
 
 _NANOSECONDS = 10**9
 
@@ -203,18 +204,21 @@ def _taken(view: SnapshotView, snapshot: Snapshot) -> Decision:
         return Fail(f"claim {name} has a volume of another provisioner: use a VolumeSnapshotClass of its driver")
     if content is not None and content.spec.source.volume_handle != volume.name:
         return Fail(f"the content names volume {content.spec.source.volume_handle}, not that of claim {name}")
-    return Take(
-        SnapshotRecord(
-            namespace=snapshot.metadata.namespace,
-            snapshot=snapshot.metadata.name,
-            claim=snapshot.spec.source.persistent_volume_claim_name,
-            volume=volume.name,
-            class_name=snapshot.spec.volume_snapshot_class_name or "",
-            capacity=volume.capacity,
-            created=view.now,
-            cluster=view.cluster,
-        )
+    record = SnapshotRecord(
+        namespace=snapshot.metadata.namespace,
+        snapshot=snapshot.metadata.name,
+        claim=snapshot.spec.source.persistent_volume_claim_name,
+        volume=volume.name,
+        class_name=snapshot.spec.volume_snapshot_class_name or "",
+        capacity=volume.capacity,
+        created=view.now,
+        cluster=view.cluster,
     )
+    try:
+        encode(structs.replace(record, gid=GID_LIMIT))
+    except InvalidRecord as exc:
+        return Fail(str(exc))
+    return Take(record)
 
 
 def _is_of(volume: Volume, claim: Claim | None, name: str) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from provisioner.core import names, snapshots
 from provisioner.core.objects import Metadata, Snapshot, SnapshotClass, SnapshotContent
+from provisioner.core.records import SnapshotRecord
 from provisioner.kube.cluster import open_cluster
 from provisioner.ports.cluster import (
     OPTIONAL_KINDS,
@@ -144,7 +145,7 @@ async def test_a_status(at: Site) -> None:
     assert failed is not None
     assert failed.error is not None
     assert failed.error.message == "why"
-    record = snapshots.SnapshotRecord("test", "x", "data", "pvc-1", "snaps", "1Gi", "2026-01-01T00:00:00Z")
+    record = SnapshotRecord("test", "x", "data", "pvc-1", "snaps", "1Gi", "2026-01-01T00:00:00Z")
     done = (await patch(content.name, snapshots.complete_status(snapshot.uid, record))).status
     assert done is not None
     assert (done.ready_to_use, done.error, done.snapshot_handle) == (True, None, snapshot.uid)
