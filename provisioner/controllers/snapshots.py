@@ -363,7 +363,7 @@ class SnapshotController:
         return None
 
     async def _release(self, view: SnapshotView, *, data: bool) -> Requeue | None:
-        """Discard the copy, remove the data, and remove the finalizer last.
+        """Discard the copy, remove the data, and remove the finalizer, or the content, last.
 
         The status says so first: after a crash the ledger has nothing that would tell.
         """
@@ -382,7 +382,10 @@ class SnapshotController:
             await export.snapshots.remove(handle)
             self._discarded(export)
             log.info("snapshot_deleted", content=content.name, export=export.name)
-        await self._ctx.cluster.release_snapshot_content(content, names.CONTENT_FINALIZER)
+        if content.metadata.deletion_timestamp:
+            await self._ctx.cluster.release_snapshot_content(content, names.CONTENT_FINALIZER)
+        else:
+            await self._ctx.cluster.delete_snapshot_content(content)
         return None
 
     # ------------------------------------------------------------------------------------------- ledgers

@@ -85,7 +85,7 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The content is being deleted: discard the copy, remove the data if `data`, then remove the finalizer."""
+    """The content goes: discard the copy, remove the data if `data`, then remove the finalizer or the content."""
 
     data: bool
 
@@ -146,6 +146,10 @@ def _deleted(view: SnapshotView, content: SnapshotContent) -> Decision:
             f"no ledger has the data of snapshot {handle_of(content)}, which is to be deleted: check that its export is"
             " used; to give the data up, set deletionPolicy of the content to Retain"
         )
+    return _release(view, content)
+
+
+def _release(view: SnapshotView, content: SnapshotContent) -> Release:
     own = view.stored is not None and view.stored.cluster == view.cluster
     return Release(data=own and content.spec.deletion_policy == "Delete")
 
@@ -165,6 +169,13 @@ def _complete(view: SnapshotView, content: SnapshotContent, stored: SnapshotReco
         return Fail(
             f"the content does not match the ledger's record of snapshot {stored.key} of volume {stored.volume}"
         )
+    if (
+        not source.snapshot_handle
+        and view.snapshot is None
+        and names.CONTENT_FINALIZER not in content.metadata.finalizers
+    ):
+        # The snapshot was deleted before the snapshot-controller saw its content, which it never deletes then.
+        return _release(view, content)
     status = content.status
     if status is not None and status.ready_to_use and status.error is None and status.snapshot_handle == handle:
         return Ignore("the snapshot is complete")

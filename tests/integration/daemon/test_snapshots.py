@@ -296,13 +296,31 @@ def test_the_controller_comes_later(site: Site, served: Snapshots) -> None:
             lambda: (served.api.get(content).get("status") or {}).get("readyToUse"), "the content is ready"
         )
         assert served.status() == {}
-        # A snapshot without a finalizer is gone immediately, and so is its content.
+        # A snapshot that the snapshot-controller never saw goes with its content and its data.
         gone = served.take(class_name, "gone")
-        served.eventually(lambda: _exists(served.api, f"{CONTENTS}/snapcontent-{gone['metadata']['uid']}"), "content")
+        content = f"{CONTENTS}/snapcontent-{gone['metadata']['uid']}"
+        served.eventually(
+            lambda: (served.api.get(content).get("status") or {}).get("readyToUse"), "the content is ready"
+        )
+        served.api.delete(served.path("gone"))
+        served.gone(content)
+        assert not stored(site, gone).exists()
     finally:
         site.controller.resume()
     served.ready()
-    served.ready("gone")
+
+
+def test_the_controller_comes_first(site: Site, served: Snapshots) -> None:
+    """The snapshot-controller's own error disappears: here the daemon is frozen until it is there."""
+    planted(served)
+    class_name = served.snapshot_class()
+    site.daemon.pause()
+    try:
+        served.take(class_name)
+        served.eventually(lambda: "error" in served.status(), "the snapshot-controller reports an error")
+    finally:
+        site.daemon.resume()
+    assert "error" not in served.ready()
 
 
 def test_many(site: Site, served: Snapshots) -> None:

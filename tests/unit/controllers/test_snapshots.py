@@ -143,6 +143,20 @@ def test_deleted() -> None:
     played(script)
 
 
+def test_deleted_before_the_snapshot_controller_saw_it() -> None:
+    """A complete content without a finalizer goes with its data once its snapshot is gone."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.taken(name)
+        site.cluster.delete("snapshots", "shop/snap")
+        assert await site.reconcile(name) is None
+        assert site.cluster.snapshot_content(name) is None
+        assert site.stored(name) is None
+
+    played(script)
+
+
 def test_deleted_during_a_restore() -> None:
     """The data stays while a claim is being restored from it."""
 

@@ -146,6 +146,19 @@ def test_a_snapshot_that_is_gone() -> None:
     assert isinstance(snapshots.decide(replace(WITH, snapshot=leaving)), Wait)
 
 
+def test_a_snapshot_that_the_controller_never_saw() -> None:
+    """A complete content goes if its snapshot was deleted before the snapshot-controller saw it, and only then."""
+    unseen = structs.replace(CONTENT, status=READY, metadata=structs.replace(CONTENT.metadata, finalizers=()))
+    view = replace(WITH, content=unseen, stored=RECORD, snapshot=None)
+    assert snapshots.decide(view) == Release(data=True)
+    assert snapshots.decide(replace(view, content=spec(unseen, deletion_policy="Retain"))) == Release(data=False)
+    assert isinstance(snapshots.decide(replace(view, snapshot=SNAPSHOT)), Ignore)
+    seen = structs.replace(unseen, metadata=CONTENT.metadata)
+    assert isinstance(snapshots.decide(replace(view, content=seen)), Ignore)
+    foreign = spec(unseen, source=ContentSource(snapshot_handle=UID))
+    assert isinstance(snapshots.decide(replace(view, content=foreign)), Ignore)
+
+
 def test_deletion() -> None:
     """Data goes only with policy Delete, by the snapshot-controller's wish, and if the record is this cluster's."""
     leaving = deleted(CONTENT)
