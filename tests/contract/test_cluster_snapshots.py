@@ -99,7 +99,7 @@ def plane(bare: ControlPlane) -> ControlPlane:
 
 @pytest.mark.parametrize("kind", sorted(OPTIONAL_KINDS))
 async def test_a_cluster_without_the_crds(bare: ControlPlane, kind: Kind) -> None:
-    """A kind whose CRD is missing is told from an outage; this test comes before the CRDs are created."""
+    """A kind whose CRD is missing differs from an outage; this test comes before the CRDs are created."""
     async with open_cluster(str(bare.kubeconfig), provisioner=PROVISIONER, identity="a") as cluster:
         with pytest.raises(KindMissing):
             await cluster.list(kind)

@@ -285,7 +285,7 @@ def test_refused_restores(served: Snapshots) -> None:
 
 
 def test_the_controller_comes_later(site: Site, served: Snapshots) -> None:
-    """Whoever comes first, the snapshot becomes ready: here the snapshot-controller is frozen."""
+    """A snapshot becomes ready although the snapshot-controller is frozen, and needs no finalizer to go."""
     planted(served)
     class_name = served.snapshot_class()
     site.controller.pause()
