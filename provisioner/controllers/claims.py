@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import structlog
 
@@ -28,7 +29,7 @@ from provisioner.core.locations import Location, RelPath, label
 from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.core.reasons import Reason
 from provisioner.core.records import Record
-from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, InProgress, PathTaken
+from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, InProgress, NoFreeGroup, PathTaken
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AlreadyExists, ClusterError, Conflict, Rejected
 from provisioner.ports.tree import ExportError
@@ -48,6 +49,17 @@ class NameTaken(ProvisionerError):
 
     The text says whose that is.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class _Unenforced:
+    """A claim that waits for its quota."""
+
+    claim: Claim
+    """The claim with all fields that its class's pathPattern reads."""
+    storage_class: StorageClass
+    warned: str
+    """The last warning."""
 
 
 class ClaimController:
@@ -70,8 +82,10 @@ class ClaimController:
         """Claims whose directory is in use by another volume: the end of any volume may free it."""
         self._awaited: dict[str, set[str]] = {}
         """Claims that wait for the source of their clone, by its key."""
-        self._unenforced: dict[str, str] = {}
-        """Claims whose directory is there and waits for its quota, each with the last warning."""
+        self._ungrouped: dict[str, Export] = {}
+        """Claims that wait for a group, the first one first, with the export that has none free."""
+        self._unenforced: dict[str, _Unenforced] = {}
+        """Claims whose directory is there and waits for its quota."""
         self._modes_refused: set[str] = set()
         """Exports for which the log already says that they do not set modes."""
 
@@ -102,7 +116,7 @@ class ClaimController:
             self._queue.add(claim.uid)
 
     def _source_changed(self, key: str) -> None:
-        for uid in self._awaited.pop(key, ()):
+        for uid in sorted(self._awaited.pop(key, ())):
             self._queue.add(uid)
 
     def _claim_deleted(self, claim: Claim) -> None:
@@ -138,7 +152,17 @@ class ClaimController:
     def path_freed(self) -> None:
         """Queue the claims that wait for a directory: a volume or its record is gone."""
         blocked, self._blocked = self._blocked, set()
-        for uid in blocked:
+        for uid in sorted(blocked):
+            self._queue.add(uid)
+
+    def groups_freed(self, export: Export, count: int) -> None:
+        """Queue as many of the claims that wait for a group of an export as groups are free again.
+
+        A look at all of them could cost more than the export's other work: each lists the groups.
+        """
+        waiting = [uid for uid, where in self._ungrouped.items() if where is export]
+        for uid in waiting[:count]:
+            del self._ungrouped[uid]
             self._queue.add(uid)
 
     def _export_ready(self, export: Export) -> None:
@@ -149,7 +173,7 @@ class ClaimController:
         for uid, claim in self._cache.claims.items():
             if claim.status.phase == "Pending":
                 self._queue.add(uid)
-        for name in export.pending:
+        for name in sorted(export.pending):
             pending_uid = names.claim_uid(name)
             if pending_uid is not None:
                 self._queue.add(pending_uid)
@@ -168,11 +192,12 @@ class ClaimController:
             self._seen_s.pop(uid, None)
             self._unenforced.pop(uid, None)
             self._blocked.discard(uid)
+            self._ungrouped.pop(uid, None)
             await self._clones.cancel(names.volume_name(uid))
             return await self._rollback.finish(names.volume_name(uid))
         self._require_slot(claim)
         try:
-            completed = await self._completed(claim)
+            completed = self._known(claim) or await self._completed(claim)
             source = await self._clones.source_of(claim)
         except ClusterError as exc:
             log.info("claim_not_read", claim=claim.key, error=str(exc))
@@ -223,6 +248,17 @@ class ClaimController:
         """Return the export of a class; None if it names none. Raises InvalidSettings, ExportError."""
         settings = classes.settings_of(storage_class, self._ctx.exports.default)
         return None if settings.export is None else self._ctx.exports.get(settings.export, settings.mount_options)
+
+    def _known(self, claim: Claim) -> Claim | None:
+        """Return the result of `_completed` for a claim that waits for its quota, if claim and class are as before.
+
+        Thousands of claims can wait for days. Before a volume is created, the claim is read again.
+        """
+        waiting = self._unenforced.get(claim.uid)
+        if waiting is None or waiting.storage_class is not self._cache.classes.get(claim.class_name):
+            return None
+        is_same = waiting.claim.metadata.resource_version == claim.metadata.resource_version
+        return waiting.claim if is_same else None
 
     async def _completed(self, claim: Claim) -> Claim | None:
         """The claim with the fields that its class's pathPattern reads; None if it is gone.
@@ -350,9 +386,16 @@ class ClaimController:
         prepared = waiting or await self._prepare(plan, export)
         if not isinstance(prepared, Record):
             return prepared
+        if prepared.quota != plan.record.quota:
+            # An admin has replaced the class since the record was written.
+            async with self._ctx.health.fail_fast(export):
+                prepared = await export.follow_class(plan.volume, prepared, plan.record.quota)
+            waiting = waiting and prepared
         lacking = await self._lacks_quota(plan, export, prepared)
         may_go_on = lacking is None or not lacking.needs_admin
         changed = waiting is not None and may_go_on and await export.refresh_record(plan.volume) != waiting
+        if lacking is not None and not changed:
+            return self._await_quota(plan, lacking)
         # Creating the directory took time, and so did its quota: the claim may have changed, or may be gone.
         if not await self._still_wanted(plan):
             return await self._rollback.finish(plan.volume)
@@ -361,8 +404,6 @@ class ClaimController:
             self._unenforced.pop(claim.uid, None)
             await export.rewrite_pending(plan.volume, prepared)
             return await self._provision(plan, export)
-        if lacking is not None:
-            return self._await_quota(plan, lacking)
         self._unenforced.pop(claim.uid, None)
         created = await self._create(plan, export, prepared, again=again)
         # So did creating the volume: if the claim is gone now, remove the volume, which no pod has used.
@@ -409,6 +450,10 @@ class ClaimController:
                     gid_range=plan.parameters.groups,
                     copy=copy,
                 )
+        except NoFreeGroup:
+            self._ungrouped.pop(claim.uid, None)  # to the end of the line
+            self._ungrouped[claim.uid] = export
+            raise
         except AlreadyThere:
             # Data in the directory of the claim's own record: the volume may exist, and the cache does not know yet.
             found = await self._ctx.cluster.get_volume(plan.volume) if plan.volume in export.records else None
@@ -439,7 +484,8 @@ class ClaimController:
     def _await_quota(self, plan: Provision, lacking: Shortfall) -> Requeue:
         """Wait without a worker, and say what is missing once that takes long."""
         claim = plan.claim
-        warned = self._unenforced.setdefault(claim.uid, "")
+        waiting = self._unenforced.get(claim.uid)
+        warned = waiting.warned if waiting is not None else ""
         if lacking.needs_admin or self._queue.failures(claim.uid) >= PATIENCE:
             message = f"the class asks for quota: required, and {lacking.message}"
             self._ctx.recorder.claim(claim, "Warning", names.PROVISIONING_FAILED, message)
@@ -452,7 +498,8 @@ class ClaimController:
                     reason=Reason.QUOTA_NOT_IN_FORCE,
                     message=message,
                 )
-            self._unenforced[claim.uid] = message
+            warned = message
+        self._unenforced[claim.uid] = _Unenforced(claim, plan.storage_class, warned)
         return ENFORCING
 
     def _announce(self, claim: Claim) -> None:
@@ -549,6 +596,7 @@ class ClaimController:
 
     def _succeeded(self, plan: Provision, export: Export, record: Record) -> None:
         ctx, claim = self._ctx, plan.claim
+        self._ungrouped.pop(claim.uid, None)
         labels = (claim.class_name, _source(claim))
         self._clones.ended(plan.record.clone_of)
         began_s = self._seen_s.pop(claim.uid, ctx.clock.monotonic())

@@ -132,7 +132,9 @@ class LeaderTasks:
         locks = VolumeLocks()
         clones = Clones(ctx, locks, revisit=claim_queue.add, released=volume_queue.add)
         claims = ClaimController(ctx, claim_queue, claim_share, locks, clones)
-        sweep = Sweep(ctx, instances, revisit=claim_queue.add, freed=claims.path_freed)
+        sweep = Sweep(
+            ctx, instances, revisit=claim_queue.add, freed=claims.path_freed, groups_freed=claims.groups_freed
+        )
         takeover = Takeover(ctx, entered=volume_queue.add)
         volumes = VolumeController(
             ctx, volume_queue, volume_share, locks, claims=claims, sweep=sweep, takeover=takeover, clones=clones

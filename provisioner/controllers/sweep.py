@@ -47,9 +47,14 @@ class Sweep:
         *,
         revisit: Callable[[str], None],
         freed: Callable[[], None],
+        groups_freed: Callable[[Export, int], None],
     ) -> None:
-        """`revisit` is called with the uid of a claim to reconcile, `freed` when a record was removed."""
+        """`revisit` is called with the uid of a claim to reconcile, `freed` when a record was removed.
+
+        `groups_freed` is called with an export and the number of groups that are free again.
+        """
         self._ctx = ctx
+        self._groups_freed = groups_freed
         self._instances = instances
         self._orphans = Orphans(ctx, revisit=revisit, freed=freed)
         self._missing_data = MissingData(ctx)
@@ -101,6 +106,7 @@ class Sweep:
         freed = await export.tidy_groups(ctx.cluster_id, in_trash=in_trash, exists=ctx.cache.volumes.__contains__)
         if freed:
             log.info("groups_freed", export=export.name, count=freed)
+            self._groups_freed(export, freed)
 
     def resumed(self, export: Export) -> None:
         """Look again at archives and trash of an export.

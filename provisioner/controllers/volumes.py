@@ -121,7 +121,7 @@ class VolumeController:
 
     def _queue_held_up(self) -> None:
         held_up, self._held_up = self._held_up, set()
-        for name in held_up:
+        for name in sorted(held_up):
             self._queue.add(name)
 
     def export_ready(self, export: Export) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from provisioner.core import classes
+from provisioner.core import classes, growth
 from provisioner.core.checks import Finding
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.listing import age
@@ -35,7 +35,7 @@ def wishes(of_export: Iterable[StorageClass]) -> list[Wish]:
         except InvalidSettings:
             continue
         if parameters.quota != "none":
-            found.append(Wish(each.name, parameters.quota, grows=parameters.auto_grow is not None))
+            found.append(Wish(each.name, parameters.quota, grows=growth.rule_of(each) is not None))
     return found
 
 
@@ -50,8 +50,9 @@ def of_agent(
     if heartbeat is None:
         return [_missing(export, wanted, asking)] if wanted or asking else []
     alive = is_alive(heartbeat, now)
-    since = f"since {heartbeat.at}, {age(heartbeat.at, now) or 'an unknown time'} ago"
-    state = "alive" if alive else f"silent {since}"
+    heard = f"{heartbeat.at}, {age(heartbeat.at, now) or 'an unknown time'} ago"
+    started = f" since {heartbeat.since}" if heartbeat.since else ""
+    state = f"alive{started}" if alive else f"silent since {heard}"
     result = f"{state}; version {heartbeat.version or 'unknown'}, on {heartbeat.filesystem or 'an unknown file system'}"
     if not alive:
         advice = "start it again: limits stay in force without it, and new volumes and expansions wait"
@@ -66,7 +67,7 @@ def of_agent(
         name=export,
         ok=True,
         warning=bool(heartbeat.warns),
-        result=f"{result}; {limits}",
+        result=f"{result}; {limits}; last heard at {heard}",
         advice=heartbeat.warns,
     )
     return [well, *_of_root(export, heartbeat, wanted), *_of_full_volumes(export, wanted)]

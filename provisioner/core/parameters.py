@@ -326,7 +326,7 @@ def _former_namespace(text: str) -> bool:
 
 def _min_free(text: str) -> MinFree | None:
     if text.endswith("%"):
-        if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?%", text) or float(text[:-1]) > 100:
+        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?%", text) or float(text[:-1]) > 100:
             raise InvalidSettings(f"{text!r} is not a percentage such as 5%")
         return MinFree(fraction=float(text[:-1]) / 100)
     size_bytes = quantities.parse_bytes(text)
@@ -336,7 +336,7 @@ def _min_free(text: str) -> MinFree | None:
 
 
 def _overcommit(text: str) -> float | None:
-    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or float(text) <= 0:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) or float(text) <= 0:
         raise InvalidSettings(f"{text!r} is not a multiple of the export's size such as 1.5")
     return float(text)
 
@@ -349,7 +349,7 @@ def _quota(text: str) -> Quota:
 
 
 def _auto_grow(text: str) -> float | None:
-    if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?%", text) or not 0 < float(text[:-1]) <= 100:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?%", text) or not 0 < float(text[:-1]) <= 100:
         raise InvalidSettings(f"{text!r} is not a percentage of the volume's size such as 20%, up to 100%")
     return float(text[:-1]) / 100
 

@@ -11,10 +11,10 @@ versions work side by side. The agent creates both inside a ledger that exists; 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct, field, structs
+from msgspec import Meta, Struct, field, structs
 
 from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
@@ -37,6 +37,8 @@ _ROUNDING_BYTES = 64 * 1024
 _LARGEST_BYTES = 1 << 60
 """Any larger size is no limit in practice, and kernels differ in what they accept."""
 _STAMP_CHARACTERS = len("2026-01-01T00:00:00Z")
+_Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""A number in a record: any other one is forged or damaged, and calculations with it could fail."""
 _TEXT_LIMIT_BYTES = 600
 """A text for people as JSON: with all other fields it fits into a symlink (records.RECORD_LIMIT_BYTES)."""
 
@@ -69,17 +71,17 @@ the record has no usable size or directory. `failed`: a call failed, and the age
 class Answer(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="v", tag=1):
     """The agent's answer for one volume."""
 
-    project: int = field(name="id", default=0)
+    project: _Number = field(name="id", default=0)
     """The project id that belongs to the volume; 0 if it has none."""
-    limit_bytes: int = field(name="limit", default=0)
+    limit_bytes: _Number = field(name="limit", default=0)
     """The limit in force; 0 if there is none. Never more than what the kernel enforces at this moment."""
-    used_bytes: int = field(name="used", default=0)
-    inodes: int = field(name="inodes", default=0)
+    used_bytes: _Number = field(name="used", default=0)
+    inodes: _Number = field(name="inodes", default=0)
     whole: bool = field(name="whole", default=False)
     """Whether all content has the project id, so that usage and limit are about the whole volume."""
-    special: int = field(name="special", default=0)
+    special: _Number = field(name="special", default=0)
     """Symlinks, fifos, sockets, devices and mount points that existed before and cannot get the project id."""
-    busy: int = field(name="busy", default=0)
+    busy: _Number = field(name="busy", default=0)
     """Files that could not get it yet, because an NFS client holds a delegation."""
     reason: str = field(name="reason", default="")
     why: str = field(name="why", default="")
@@ -95,6 +97,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="v"
 
     at: str = field(name="at")
     """UTC, RFC 3339: the end of the last look at everything."""
+    since: str = field(name="since", default="")
+    """UTC, RFC 3339: when the agent was started."""
     version: str = field(name="agent", default="")
     filesystem: str = field(name="fs", default="")
     """`xfs`, `ext4` or `zfs`: behind the kernel's NFS server, ext4 lets root write beyond a limit."""
@@ -108,9 +112,9 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True, gc=False, tag_field="v"
     """What an admin should change although limits can be set."""
     ids: str = field(name="ids", default="")
     """The range of project ids, such as `100000-199999`."""
-    volumes: int = field(name="volumes", default=0)
+    volumes: _Number = field(name="volumes", default=0)
     """The volumes that ask for a limit."""
-    limited: int = field(name="limited", default=0)
+    limited: _Number = field(name="limited", default=0)
     """The volumes whose limit is in force."""
 
 

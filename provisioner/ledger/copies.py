@@ -97,7 +97,13 @@ class Copies:
         return moved
 
     async def withdraw(self, volume_name: str, held: Record) -> None:
-        """Move all of a volume's copies into the trash, that at its path included."""
+        """Move all of a volume's copies into the trash, that at its path included.
+
+        While the complete copy is still in `copies`, another directory is at the path, if any: it is not touched.
+        """
+        if held.copied and await is_there(self._tree, (*layout.copy(volume_name, held.copied), TREE)):
+            # First the record: after a crash, nothing else tells that the copy was not moved to the path.
+            held = await self._replace(volume_name, held, structs.replace(held, copied=""))
         await self.discard(volume_name)
         if held.copied:
             _, proof = await self._records.require_unchanged(volume_name)

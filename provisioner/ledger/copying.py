@@ -15,8 +15,9 @@ How it works:
 
 The target is new, and only this copy works on it. The server can be away for any time: each step is repeated until it
 is done. Everything else that the source or the target refuses ends the copy. An entry that disappears during the copy
-is left out, as `cp` does. So is what no copy can have: sockets, devices, other file systems that are mounted in the
-tree, and snapshots that a server shows there. They are counted and named.
+is left out, as `cp` does; one that is replaced by a rename is copied again. What no copy can have is left out too:
+sockets, devices, other file systems that are mounted in the tree, and snapshots that a server shows there. They are
+counted and named.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ DEPTH_LIMIT = 256
 SEGMENT_BYTES = 256 << 20
 """The part of a file that is brought to stable storage at a time."""
 SEGMENT_TRIES = 10
+REPLACED_TRIES = 30
+"""How often a file is copied again that was replaced during its copy."""
 SLACK_BYTES = 1 << 20
 """How much more space than data a file with holes can take, for the file system's own needs."""
 NAMED = 5
@@ -132,7 +135,7 @@ class TreeCopy:
         self._allows = allows
         self._regroup = regroup
         shares = self._into.shares(self._origin)
-        self._clones = self._copies = shares
+        self._clones = self._copies = self._wholes = shares
         self._chunk_bytes = min(self._origin.chunk_bytes, self._into.chunk_bytes)
         self._queue: asyncio.Queue[tuple[_Directory, Item]] = asyncio.Queue(QUEUE_LIMIT)
         self._buffers = asyncio.Semaphore(CHUNKS_IN_MEMORY)
@@ -250,17 +253,34 @@ class TreeCopy:
     async def _work(self) -> None:
         while True:
             directory, item = await self._queue.get()
-            name = item.path[-1]
             try:
-                if item.links > 1 and item.kind != "symlink":
-                    await self._copy_linked(item, directory.target, name)
-                else:
-                    await self._copy_entry(item, directory.target, name)
+                await self._copy_latest(item, directory.target)
                 self._progress.entries += 1
             except _Vanished:
                 self._progress.vanished += 1
             await self._leave(directory)
             self._queue.task_done()
+
+    async def _copy_latest(self, item: Item, parent: Item) -> None:
+        """Copy an entry that is not a directory. Raises _Vanished if it is gone.
+
+        A program that replaces a file by a rename leaves no moment without a file of that name. So the copy has one
+        too: it begins again with the new file.
+        """
+        for _ in range(REPLACED_TRIES):
+            try:
+                if item.links > 1 and item.kind != "symlink":
+                    await self._copy_linked(item, parent, item.path[-1])
+                else:
+                    await self._copy_entry(item, parent, item.path[-1])
+            except _Vanished:
+                item = await self._read(lambda path=item.path: self._origin.look(path))  # type: ignore[misc]
+                if item.kind == "directory" or self._is_left_out(item):
+                    raise
+            else:
+                return
+        hint = "stop the program that replaces it"
+        raise ExportError(Cause.OTHER, f"{item.path[-1]} is replaced faster than it is copied", hint=hint)
 
     async def _copy_linked(self, item: Item, parent: Item, name: str) -> None:
         """Copy a file that has several names once, and give the copy one name more."""
@@ -289,6 +309,10 @@ class TreeCopy:
         """Copy a file, symlink or FIFO. Raises _Vanished, and leaves nothing, if it is gone."""
         kind = item.kind
         assert kind in ("file", "fifo", "symlink")
+        if kind == "file" and self._wholes and item.size_bytes <= self._chunk_bytes:
+            if await self._copy_whole(item, parent, name):
+                return
+            self._wholes = False
         target = await self._read(lambda: self._origin.read_link(item)) if kind == "symlink" else ""
         made = await self._make(parent, name, kind, target)
         try:
@@ -298,6 +322,24 @@ class TreeCopy:
             await self._persist(lambda: self._into.remove(parent, name))
             raise
         await self._persist(lambda: self._into.keep(made, self._kept(item)))
+
+    async def _copy_whole(self, item: Item, parent: Item, name: str) -> bool:
+        """Copy a small file in one call, with all that it keeps; return False if the tree has no such call."""
+        tries = 0
+
+        async def copy() -> int | None:
+            nonlocal tries
+            tries += 1
+            if tries > 1:  # an earlier try with an unknown outcome can have created a part of it
+                await self._into.remove(parent, name)
+            try:
+                return await self._into.copy_whole(item, parent, name, self._kept(item))
+            except PathExists as exc:
+                raise _folded(name) from exc
+
+        copied = await self._read_and_change(item, copy)
+        self._progress.size_bytes += copied or 0
+        return copied is not None
 
     async def _make(self, parent: Item, name: str, kind: Made, target: str = "") -> Item:
         """Create an object; what an earlier try with an unknown outcome has created is this one."""

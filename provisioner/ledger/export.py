@@ -13,7 +13,7 @@ from datetime import datetime
 from provisioner.core.groups import GidRange
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.paths import PathIndex
-from provisioner.core.records import ArchiveRecord, Record
+from provisioner.core.records import ArchiveRecord, Quota, Record
 from provisioner.core.recovery import Contents
 from provisioner.core.tenancy import UNKNOWN, Tenant
 from provisioner.ledger import aliases, layout, naming, nesting, opening, presence, symlinks
@@ -312,6 +312,13 @@ class Export:
     async def refresh_record(self, volume_name: str) -> Record | None:
         """Read a volume's record from the export into `records`; None if there is none."""
         return await self._records.refresh(volume_name)
+
+    async def follow_class(self, volume_name: str, held: Record, quota: Quota) -> Record:
+        """Give the pending record of an attempt the quota that its class asks for now; return the record that counts.
+
+        Returns `held`, and writes nothing, if the export has another record.
+        """
+        return await self._records.follow_class(volume_name, held, quota)
 
     async def rewrite_pending(self, volume_name: str, record: Record) -> None:
         """Write the record of an unfinished attempt again, whose directory this process has created.

@@ -15,6 +15,9 @@ from provisioner.ledger import layout, symlinks
 from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
 
+_OF_THE_ENTRY = (Cause.SYMLINK, Cause.DENIED, Cause.OTHER)
+"""What is wrong with one entry. Any other cause is about the export."""
+
 
 def holder_of(volume_name: str, record: Record) -> str:
     """Return the text of an entry for a volume with this record."""
@@ -62,12 +65,19 @@ async def hold(tree: Tree, index: LedgerIndex, gid: int, holder: str) -> None:
 
 
 async def _read(tree: Tree, index: LedgerIndex, gid: int) -> str:
-    """Return the holder of an id, or empty; the index gets it."""
+    """Return the holder of an id, or empty; the index gets it.
+
+    Anything but a symlink at that place takes the id too, for no volume.
+    """
     try:
         holder = await tree.read_symlink(layout.group(gid))
     except PathMissing:
         index.groups.remove(gid)
         return ""
+    except ExportError as exc:
+        if exc.cause not in _OF_THE_ENTRY:
+            raise
+        holder = ""
     index.groups.enter(gid, holder)
     return holder
 

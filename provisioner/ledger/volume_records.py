@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from msgspec import structs
+
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
-from provisioner.core.records import Record, decode, encode
+from provisioner.core.records import Quota, Record, decode, encode
 from provisioner.ledger import groups, layout, symlinks
 from provisioner.ledger.layout import STATES
 from provisioner.ledger.state import LedgerState
@@ -128,6 +130,19 @@ class VolumeRecords:
         state = self._state.index.state(volume_name)
         await symlinks.replace(self._tree, layout.of(state, volume_name), encode(record))
         self._state.index.enter(volume_name, record, state)
+
+    async def follow_class(self, volume_name: str, held: Record, quota: Quota) -> Record:
+        """Give the pending record of an attempt another quota; return the record that counts.
+
+        A class can be deleted and created again with another quota while a claim waits. Returns `held`, and writes
+        nothing, if the export has another record; the index then has that one.
+        """
+        if await self.refresh(volume_name) != held or volume_name not in self._state.index.pending:
+            return held
+        wanted = structs.replace(held, quota=quota)
+        await symlinks.replace(self._tree, layout.of("pending", volume_name), encode(wanted), was=encode(held))
+        self._state.index.enter(volume_name, wanted, "pending")
+        return wanted
 
     async def write_again(self, volume_name: str, record: Record) -> None:
         """Write the pending record of an attempt again, unless the export has one of the volume.

@@ -19,7 +19,7 @@ from provisioner.core.locations import RelPath
 from provisioner.mounted import syscalls
 from provisioner.mounted.syscalls import Root, Step
 from provisioner.ports.files import NO_DATA, Files, Item, Kept, Kind, Made, Page, number_of
-from provisioner.ports.tree import Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, PathMissing
 
 Result = TypeVar("Result")
 Work = Callable[[Root, Step], Result]
@@ -33,6 +33,8 @@ _FICLONE = 0x40049409
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 # The file system cannot share data, or cannot copy between these two files.
 _CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EBADF, errno.EPERM)
+# Instead of a regular file, open(2) finds a symlink, a directory, or a socket or a FIFO without a reader.
+_REPLACED = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
 _KINDS: tuple[tuple[Callable[[int], bool], Kind], ...] = (
     (stat.S_ISREG, "file"),
     (stat.S_ISDIR, "directory"),
@@ -118,7 +120,7 @@ class MountedFiles:
         """See `Files`."""
 
         def work(root: Root, _step: Step) -> bytes:
-            with _opened(root, file.path, os.O_RDONLY) as descriptor:
+            with _opened(root, file, os.O_RDONLY) as descriptor:
                 return os.pread(descriptor, size_bytes, offset_bytes)
 
         return await self._jobs.read_job("read", file.path, work)
@@ -127,7 +129,7 @@ class MountedFiles:
         """See `Files`."""
 
         def work(root: Root, step: Step) -> bytes:
-            with _opened(root, file.path, os.O_WRONLY) as descriptor:
+            with _opened(root, file, os.O_WRONLY) as descriptor:
                 step()
                 left, offset = memoryview(data), offset_bytes
                 while left:
@@ -143,7 +145,7 @@ class MountedFiles:
         """See `Files`: fsync(2), which fails if data was lost."""
 
         def work(root: Root, step: Step) -> bytes:
-            with _opened(root, file.path, os.O_WRONLY) as descriptor:
+            with _opened(root, file, os.O_WRONLY) as descriptor:
                 step()
                 os.fsync(descriptor)
             return NO_DATA
@@ -158,7 +160,7 @@ class MountedFiles:
         """See `Files`."""
 
         def work(root: Root, step: Step) -> None:
-            with _opened(root, file.path, os.O_WRONLY) as descriptor:
+            with _opened(root, file, os.O_WRONLY) as descriptor:
                 step()
                 os.ftruncate(descriptor, size_bytes)
 
@@ -168,7 +170,7 @@ class MountedFiles:
         """See `Files`: FICLONE."""
 
         def work(root: Root, step: Step) -> bool:
-            with _opened(root, source.path, os.O_RDONLY) as origin, _opened(root, file.path, os.O_WRONLY) as made:
+            with _opened(root, source, os.O_RDONLY) as origin, _opened(root, file, os.O_WRONLY) as made:
                 step()
                 try:
                     fcntl.ioctl(made, _FICLONE, origin)
@@ -188,7 +190,7 @@ class MountedFiles:
         most_bytes = min(size_bytes, RANGE_BYTES)
 
         def work(root: Root, step: Step) -> tuple[int, bytes] | None:
-            with _opened(root, source.path, os.O_RDONLY) as origin, _opened(root, file.path, os.O_WRONLY) as made:
+            with _opened(root, source, os.O_RDONLY) as origin, _opened(root, file, os.O_WRONLY) as made:
                 step()
                 try:
                     copied = os.copy_file_range(origin, made, most_bytes, offset_bytes, offset_bytes)
@@ -199,6 +201,12 @@ class MountedFiles:
             return copied, NO_DATA
 
         return await self._jobs.change_job("copy_range", (file.path,), work)
+
+    async def copy_whole(self, source: Item, parent: Item, name: str, kept: Kept) -> int | None:
+        """See `Files`: one job instead of five."""
+        path = (*parent.path, name)
+        work = functools.partial(_copy_whole, file=source, path=path, kept=kept)
+        return await self._jobs.change_job("copy_whole", (path,), work)
 
     async def keep(self, item: Item, kept: Kept) -> None:
         """See `Files`."""
@@ -230,7 +238,7 @@ def _item(path: RelPath, seen: os.stat_result) -> Item:
     return Item(
         path,
         next((kind for is_kind, kind in _KINDS if is_kind(seen.st_mode)), "other"),
-        f"{seen.st_dev:x}-{seen.st_ino:x}",
+        _id(seen),
         f"{seen.st_dev:x}",
         seen.st_nlink,
         seen.st_size,
@@ -268,7 +276,7 @@ def _remove(root: Root, step: Step, path: RelPath) -> None:
 
 
 def _next_data(root: Root, file: Item, offset: int) -> tuple[int, int] | None:
-    with _opened(root, file.path, os.O_RDONLY) as descriptor:
+    with _opened(root, file, os.O_RDONLY) as descriptor:
         try:
             begin = os.lseek(descriptor, offset, os.SEEK_DATA)
             return begin, os.lseek(descriptor, begin, os.SEEK_HOLE)
@@ -278,6 +286,58 @@ def _next_data(root: Root, file: Item, offset: int) -> tuple[int, int] | None:
             if exc.errno == errno.EINVAL:
                 return offset, file.size_bytes
             raise
+
+
+def _copy_whole(root: Root, step: Step, *, file: Item, path: RelPath, kept: Kept) -> int:
+    """Copy a file and its attributes; remove what a refusal has left of it."""
+    with _opened(root, file, os.O_RDONLY) as origin, syscalls.opened_parent(root, path) as parent:
+        step()
+        made = os.open(path[-1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=parent)
+        try:
+            copied = _copy_bytes(origin, made, file.size_bytes)
+            _keep_open(made, step, path, kept)
+            os.fsync(made)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path[-1], dir_fd=parent)
+            raise
+        finally:
+            os.close(made)
+    return copied
+
+
+def _copy_bytes(origin: int, made: int, size_bytes: int) -> int:
+    """Copy the first bytes of an open file to an empty one; return how many there were."""
+    copied, by_kernel = 0, True
+    while copied < size_bytes:
+        done = 0
+        if by_kernel:
+            try:
+                done = os.copy_file_range(origin, made, size_bytes - copied, copied, copied)
+            except OSError as exc:
+                if exc.errno not in _CANNOT:
+                    raise
+            by_kernel = done > 0
+        if not done:
+            done = os.pwrite(made, os.pread(origin, size_bytes - copied, copied), copied)
+            if not done:
+                break  # the file has become shorter
+        copied += done
+    return copied
+
+
+def _keep_open(made: int, step: Step, path: RelPath, kept: Kept) -> None:
+    """`_keep` for an open file that was just created."""
+    seen = os.fstat(made)
+    if (kept.owner, kept.group) != (str(seen.st_uid), str(seen.st_gid)):
+        uid, gid = (number_of(owner, "/".join(path)) for owner in (kept.owner, kept.group))
+        step()
+        with syscalls.refusals_of(path, "chown"):
+            os.fchown(made, uid, gid)
+    step()
+    with syscalls.refusals_of(path, "chmod"):
+        os.fchmod(made, kept.mode)
+    os.utime(made, ns=(kept.accessed_ns, kept.modified_ns))
 
 
 def _keep(root: Root, step: Step, item: Item, kept: Kept) -> None:
@@ -309,16 +369,28 @@ def _set_mode(name: str, parent: int, mode: int) -> None:
 
 
 @contextlib.contextmanager
-def _opened(root: Root, path: RelPath, flags: int) -> Iterator[int]:
-    """Open a regular file.
+def _opened(root: Root, file: Item, flags: int) -> Iterator[int]:
+    """Open a regular file. Raises PathMissing if another object has its name now.
 
-    A file of another type that has taken its name is refused without waiting for it, as a FIFO would.
+    A part of a file and a part of the one that replaces it must not get into one copy. An object of another type is
+    refused without waiting for it, as a FIFO would.
     """
+    path = file.path
     with syscalls.opened_parent(root, path) as parent:
-        descriptor = os.open(path[-1], flags | _OPEN, dir_fd=parent)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ExportError(Cause.SYMLINK, f"{'/'.join(path)} is not a regular file")
+            descriptor = os.open(path[-1], flags | _OPEN, dir_fd=parent)
+        except OSError as exc:
+            if exc.errno in _REPLACED:
+                raise PathMissing("/".join(path)) from exc
+            raise
+        try:
+            seen = os.fstat(descriptor)
+            if not stat.S_ISREG(seen.st_mode) or _id(seen) != file.id:
+                raise PathMissing("/".join(path))
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _id(seen: os.stat_result) -> str:
+    return f"{seen.st_dev:x}-{seen.st_ino:x}"

@@ -72,6 +72,7 @@ _CALLS: dict[str, refusals.Call] = {
     "set_size": "call",
     "clone": "call",
     "copy_range": "call",
+    "copy_whole": "open",
     "keep": "call",
 }
 """The system call of each job, for error messages."""

@@ -1,7 +1,8 @@
 """The `Files` part of the `Tree` port: objects of all types in a tree, with their content, for copies.
 
 An `Item` is an object that was looked at. Calls on it go to that object, by its file handle or by its path without
-following a symlink. Every call has a time limit and raises only ExportError, as the calls of `Tree` do.
+following a symlink. A call on a file raises Cause.NOT_FOUND or STALE once that object is gone, also if another one has
+its name. Every call has a time limit and raises only ExportError, as the calls of `Tree` do.
 """
 
 from __future__ import annotations
@@ -147,6 +148,14 @@ class Files(Protocol):
 
         Returns how many, 0 at the end of the source, with a verifier as `write` returns it; None if the server cannot
         do that.
+        """
+        ...
+
+    async def copy_whole(self, source: Item, parent: Item, name: str, kept: Kept) -> int | None:
+        """Create a small file as a copy of a source, on stable storage, as `make`, `copy_range` and `keep` would.
+
+        Returns how many bytes it has, at most `source.size_bytes`; None if the tree has no such call. A call that is
+        refused leaves no file. Raises PathExists.
         """
         ...
 

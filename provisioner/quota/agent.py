@@ -79,6 +79,7 @@ class ExportAgent:
         """Volumes whose directory is not there, and how often it was not."""
         self._options = options
         self._now = now
+        self._since = now()
         self._holders = holders
         self._book = Book(root, holders, options.ids, all_volumes=options.all_volumes, label=disk.label)
         self._usages: dict[int, Usage] = {}
@@ -190,6 +191,7 @@ class ExportAgent:
         assert facts is not None
         beat = Heartbeat(
             at=self._now(),
+            since=self._since,
             version=self._options.version,
             filesystem=facts.filesystem,
             enforces=not facts.lacks,
@@ -226,7 +228,8 @@ class ExportAgent:
     def go_on(self) -> Iterator[None]:
         """Go on with the walks that are under way, and yield after each slice."""
         for name in list(self._walks):
-            yield from self._go_on(name)
+            if name in self._walks:  # a look at the volume can have ended it since
+                yield from self._go_on(name)
 
     @property
     def busy(self) -> list[str]:

@@ -148,6 +148,22 @@ async def test_hard_links(site: Site) -> None:
     assert found["a"].links == found[ODD].links == 2
 
 
+async def test_a_file_that_was_replaced(site: Site) -> None:
+    """read() and copy_range() never take bytes of the file that has replaced theirs."""
+    files, top = site.tree.files, await made(site, "top")
+    old, new, copy = [await files.make(top, name, "file") for name in ("old", "new", "copy")]
+    for file in (old, new):
+        await files.write(file, 0, file.path[-1].encode(), stable=True)
+    old = await files.look(old.path)
+    await files.remove(top, "old")
+    await files.link(new, top, "old")
+    for call in (files.read(old, 0, 3), files.copy_range(old, copy, 0, 3)):
+        try:
+            assert await call in (b"old", None)
+        except ExportError as exc:
+            assert exc.cause in (Cause.NOT_FOUND, Cause.STALE)  # noqa: PT017
+
+
 async def test_remove(site: Site) -> None:
     """remove() removes an entry; none there is success; a directory with entries stays."""
     files, top = site.tree.files, await made(site, "top")
@@ -199,6 +215,51 @@ async def test_sharing(site: Site) -> None:
             break
         at += outcome[0]
     assert await content(site, copied) == (b"content" * 1000)[:at]
+
+
+async def test_a_whole_file(site: Site) -> None:
+    """copy_whole() creates a file with content, mode and times, or says that the tree has no such call."""
+    files, top = site.tree.files, await made(site, "top")
+    source = await files.make(top, "source", "file")
+    await files.write(source, 0, b"content", stable=True)
+    source = await files.look(("top", "source"))
+    kept = Kept(0o4640, source.kept.owner, source.kept.group, 10**18 + 1000, -(10**9))
+    copied = await files.copy_whole(source, top, "copy", kept)
+    if copied is None:
+        with pytest.raises(PathMissing):
+            await files.look(("top", "copy"))
+        return
+    made_ = await files.look(("top", "copy"))
+    assert (copied, await content(site, made_), made_.kept) == (7, b"content", kept)
+    with pytest.raises(PathExists):
+        await files.copy_whole(source, top, "copy", kept)
+    assert await content(site, made_) == b"content"
+    # A source that is cut is copied as far as it goes; one that has grown, up to the size that it had.
+    await files.set_size(source, 3)
+    assert await files.copy_whole(source, top, "cut", kept) == 3
+    short = await files.look(("top", "source"))
+    await files.write(source, 0, b"longer than before", stable=True)
+    assert await files.copy_whole(short, top, "grown", kept) == 3
+    assert await content(site, await files.look(("top", "grown"))) == b"lon"
+    await files.remove(top, "source")
+    with pytest.raises(ExportError) as caught:
+        await files.copy_whole(source, top, "gone", kept)
+    assert caught.value.cause in (Cause.NOT_FOUND, Cause.STALE)
+    with pytest.raises(PathMissing):
+        await files.look(("top", "gone"))
+
+
+async def test_a_whole_file_that_is_refused(site: Site) -> None:
+    """copy_whole() leaves no file if its owner is refused."""
+    files, top = site.tree.files, await made(site, "top")
+    source = await files.make(top, "source", "file")
+    kept = Kept(0o640, "someone@elsewhere", source.kept.group, 0, 0)
+    try:
+        assert await files.copy_whole(source, top, "copy", kept) is None
+    except ExportError as exc:
+        assert "someone" in str(exc)  # noqa: PT017
+    with pytest.raises(PathMissing):
+        await files.look(("top", "copy"))
 
 
 async def test_a_directory_that_is_gone(site: Site) -> None:

@@ -166,6 +166,10 @@ class DirectFiles:
             changes=(file.path,),
         )
 
+    async def copy_whole(self, source: Item, parent: Item, name: str, kept: Kept) -> int | None:
+        """See `Files`: NFS has no such call."""
+        return None
+
     async def keep(self, item: Item, kept: Kept) -> None:
         """See `Files`; an owner that is right already is not set, as some servers refuse every change of owner."""
         owner = (kept.owner, kept.group) != (item.kept.owner, item.kept.group)

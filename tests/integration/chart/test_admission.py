@@ -40,6 +40,7 @@ MONITORED: dict[str, Object] = {
                 "type": "object",
                 "properties": {
                     **dict.fromkeys(("port", "path", "interval", "scrapeTimeout"), STRING),
+                    "honorLabels": {"type": "boolean"},
                     "relabelings": {"type": "array", "items": RELABELING},
                     "metricRelabelings": {"type": "array", "items": RELABELING},
                 },

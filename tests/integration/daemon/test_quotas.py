@@ -17,11 +17,11 @@ from tests.support.archiving import RESTORE, archive
 from tests.support.daemon import Daemons
 from tests.support.exported import LEDGER, Exported
 from tests.support.loopback_agent import LoopbackAgent, LoopbackDisk
-from tests.support.storage import ServedStorage, Storage
+from tests.support.storage import CLASSES, ServedStorage, Storage
 
 pytestmark = pytest.mark.timeout(180)
 
-REQUIRED = {"quota": "required"}
+REQUIRED, PREFERRED = {"quota": "required"}, {"quota": "preferred"}
 MI = 1 << 20
 QUOTA = "nfs-provisioner/quota"
 
@@ -112,6 +112,18 @@ def test_a_daemon_that_is_killed_while_a_claim_waits(own: ServedStorage, export:
     with LoopbackAgent(export.root):
         volume = own.bound()
     assert export.names() == before == {own.directory(volume).name}
+
+
+def test_a_class_that_is_replaced_while_a_claim_waits(own: ServedStorage, export: Exported) -> None:
+    """A claim need not wait any longer once its class, created again, does not require the agent."""
+    class_name = own.own_class(REQUIRED)
+    own.claim(class_name)
+    name = waiting(own, export)
+    own.api.delete(f"{CLASSES}/{class_name}")
+    own.api.post(CLASSES, {"metadata": {"name": class_name}, "provisioner": own.provisioner, "parameters": PREFERRED})
+    volume = own.bound()
+    assert (volume["metadata"]["name"], volume["metadata"]["annotations"][QUOTA]) == (name, "preferred")
+    assert export.records[name]["quota"] == "preferred"
 
 
 def test_ext4(own: ServedStorage, export: Exported) -> None:

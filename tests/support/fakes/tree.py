@@ -408,7 +408,7 @@ BLOCK_BYTES = 4
 
 
 class MemoryFiles:
-    """The `Files` of a tree in memory. It clones, copies and tells holes as the three flags say."""
+    """The `Files` of a tree in memory. It clones, copies and tells holes as the four flags say."""
 
     chunk_bytes = 16
 
@@ -417,6 +417,7 @@ class MemoryFiles:
         self.clones = True
         self.copies = True
         self.seeks = True
+        self.wholes = False
         self.page_items = 2
         self.verifier = NO_DATA
         """A changed verifier stands for a server that has lost writes."""
@@ -551,6 +552,25 @@ class MemoryFiles:
             return len(data), NO_DATA
 
         return await self.tree.call("copy_range", file.path, job)
+
+    async def copy_whole(self, source: Item, parent: Item, name: str, kept: Kept) -> int | None:
+        """See `Files`."""
+        path = (*parent.path, name)
+
+        def job() -> int | None:
+            if not self.wholes:
+                return None
+            content = self._file(source).content[: source.size_bytes]
+            entries = self.tree.parent_of(path).entries
+            if name in entries:
+                raise PathExists("/".join(path))
+            uid, gid = (number_of(owner, "/".join(path)) for owner in (kept.owner, kept.group))
+            made = File(content, uid=uid, gid=gid, mode=kept.mode)
+            made.accessed_ns, made.modified_ns = kept.accessed_ns, kept.modified_ns
+            entries[name] = made
+            return len(content)
+
+        return await self.tree.call("copy_whole", source.path, job)
 
     async def keep(self, item: Item, kept: Kept) -> None:
         """See `Files`."""

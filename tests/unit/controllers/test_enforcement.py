@@ -21,6 +21,7 @@ from provisioner.core.objects import Claim, Volume
 from provisioner.ledger import layout
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
+from provisioner.ports.cluster import ApiUnavailable
 from provisioner.ports.tree import Cause, ExportError, Ownership
 from provisioner.runtime.fair_share import FairShare
 from provisioner.runtime.locks import VolumeLocks
@@ -275,6 +276,39 @@ def test_an_agent_that_is_gone() -> None:
     simulate(scene())
 
 
+def test_a_look_at_a_claim_that_waits_costs_no_request() -> None:
+    """A claim whose class's pattern reads labels is read once, again after claim or class changed, and at the end."""
+
+    async def scene() -> None:
+        site = Site({**REQUIRED, "pathPattern": "${.PVC.labels.app:-x}"})
+        calls: list[str] = []
+
+        async def count(call: str, _about: str) -> None:
+            calls.append(call)
+
+        async with site.led():
+            assert await site.reconcile() is ENFORCING
+            await site.warnings()
+            site.cluster.before = count
+            for _ in range(5):
+                assert await site.reconcile() is ENFORCING
+            assert "get_claim" not in calls
+            site.cluster.change("claims", "shop/data", lambda body: body["metadata"].update(labels={"app": "y"}))
+            for _ in range(5):
+                assert await site.reconcile() is ENFORCING
+            assert calls.count("get_claim") == 1
+            other = samples.storage_class({**REQUIRED, "pathPattern": "${.PVC.labels.app}"})
+            site.cache.classes.apply(other, deleted=False)
+            for _ in range(5):
+                assert await site.reconcile() is ENFORCING
+            assert calls.count("get_claim") == 2
+            site.agent.look()
+            assert await site.reconcile() is None
+            assert calls.count("get_claim") == 3
+
+    simulate(scene())
+
+
 def test_the_claim_is_deleted_while_it_waits() -> None:
     """Directory and record go with the claim, as for any other attempt."""
 
@@ -351,6 +385,53 @@ def test_the_record_changes_while_a_claim_waits() -> None:
             assert isinstance(site.tree.look((directory,)), Directory)
             site.agent.look()
             assert await site.reconcile() is None
+
+    simulate(scene())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(("first", "then"), [("required", "none"), ("required", "preferred")])
+def test_the_class_is_replaced_while_a_claim_waits(first: str, then: str, restarted: bool) -> None:
+    """A claim follows the class as it is now: it need not wait for an agent that the class no longer requires."""
+
+    async def scene() -> None:
+        site = Site({"quota": first})
+        async with site.led():
+            assert await site.reconcile() is ENFORCING
+            before = site.export.records[site.volume_name]
+        site.storage_class = samples.storage_class({"quota": then})
+        site.cache.classes.apply(site.storage_class, deleted=False)
+        if restarted:
+            site.start()
+        async with site.led():
+            assert await site.reconcile() is None
+            assert site.volume is not None
+            assert names.QUOTA in site.volume.metadata.annotations or then == "none"
+            record = site.export.records[site.volume_name]
+            assert (record.quota, record.directory) == (then, before.directory)
+
+    simulate(scene())
+
+
+def test_a_class_that_begins_to_require_a_quota() -> None:
+    """A claim that has its directory, and no volume yet, waits for the agent as the class says now."""
+
+    async def scene() -> None:
+        site = Site({"quota": "none"})
+        async with site.led():
+
+            async def unavailable(call: str, _about: str) -> None:
+                if call == "create_volume":
+                    raise ApiUnavailable("the API server is restarting")
+
+            before, site.cluster.before = site.cluster.before, unavailable
+            assert await site.reconcile() is FAILED
+            site.cluster.before = before
+            site.cache.classes.apply(samples.storage_class(REQUIRED), deleted=False)
+            assert await site.reconcile() is ENFORCING
+            site.agent.look()
+            assert await site.reconcile() is None
+            assert site.limits == [1 << 30]
 
     simulate(scene())
 

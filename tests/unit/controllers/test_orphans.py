@@ -66,7 +66,9 @@ class Site:
         )
         instances = Instances(Alone("pod"), self.clock, self.metrics, cluster=US, provisioner=samples.US)
         ctx = replace(ctx, guard=instances)
-        self._sweep = Sweep(ctx, instances, revisit=self.revisited.append, freed=lambda: None)
+        self._sweep = Sweep(
+            ctx, instances, revisit=self.revisited.append, freed=lambda: None, groups_freed=lambda *_: None
+        )
         self._task = asyncio.create_task(self._sweep.run())
         self._sweep.export_ready(self.export)
         await asyncio.sleep(1.0)

@@ -18,6 +18,7 @@ from tests.support import samples
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 ALIVE = Heartbeat(
     at="2026-11-28T11:59:30Z",
+    since="2026-11-27T08:00:00Z",
     version="1.2",
     filesystem="xfs",
     enforces=True,
@@ -60,8 +61,12 @@ def test_no_agent(wanted: list[Wish], asking: int, who: str, ok: bool) -> None:
 def test_an_agent_that_is_alive() -> None:
     """It is shown with its version, its file system and what it has done; a warning of its own is passed on."""
     (found,) = said()
-    assert found.result == ("alive; version 1.2, on xfs; 3 volumes with a quota, 2 in force, project ids 100000-199999")
+    assert found.result == (
+        "alive since 2026-11-27T08:00:00Z; version 1.2, on xfs; 3 volumes with a quota, 2 in force, project ids 100000-199999;"
+        " last heard at 2026-11-28T11:59:30Z, 30s ago"
+    )
     assert (found.ok, found.warning, found.advice) == (True, False, "")
+    assert said(since="")[0].result.startswith("alive; version 1.2")
     (found,) = said(warns="project inheritance on the trash: chattr -P it")
     assert (found.ok, found.warning, found.advice) == (True, True, "project inheritance on the trash: chattr -P it")
 
@@ -108,13 +113,19 @@ def test_ext4_does_not_hold_root() -> None:
 
 def test_wishes() -> None:
     """Classes ask for a quota by their parameters; those without one, or that cannot be used, do not count."""
+    growing = {"quota": "required", "autoGrow": "20%", "autoGrowLimit": "9Gi"}
     classes = [
-        structs.replace(samples.storage_class(parameters), metadata=Metadata(name=name))
-        for name, parameters in (
-            ("z", {"quota": "required", "autoGrow": "20%", "autoGrowLimit": "9Gi"}),
-            ("a", {"quota": "preferred"}),
-            ("none", {}),
-            ("broken", {"quota": "much"}),
+        structs.replace(samples.storage_class(parameters, expands=expands), metadata=Metadata(name=name))
+        for name, parameters, expands in (
+            ("z", growing, True),
+            ("fixed", growing, False),  # autoGrow has no effect there
+            ("a", {"quota": "preferred"}, True),
+            ("none", {}, True),
+            ("broken", {"quota": "much"}, True),
         )
     ]
-    assert wishes(classes) == [Wish("a", "preferred", grows=False), Wish("z", "required", grows=True)]
+    assert wishes(classes) == [
+        Wish("a", "preferred", grows=False),
+        Wish("fixed", "required", grows=False),
+        Wish("z", "required", grows=True),
+    ]

@@ -192,6 +192,8 @@ def test_an_empty_value_is_an_unset_one(given_: tuple[str, str]) -> None:
         ),
         ({**GROWS, "autoGrow": "20"}, "parameter autoGrow: '20' is not a percentage of the volume's size such as 20%"),
         ({**GROWS, "autoGrow": "0%"}, "parameter autoGrow: '0%' is not a percentage"),
+        ({**GROWS, "autoGrow": "\u0662\u0660%"}, "is not a percentage"),  # digits of another script
+        ({**GROWS, "autoGrow": "20 %"}, "parameter autoGrow: '20 %' is not a percentage"),
         ({**GROWS, "autoGrow": "101%"}, "parameter autoGrow: '101%' is not a percentage .* up to 100%"),
         ({**GROWS, "autoGrowLimit": "0"}, "parameter autoGrowLimit: '0' lets no volume grow: write a size such as"),
         ({**GROWS, "autoGrowLimit": "all"}, "parameter autoGrowLimit: 'all' is not a quantity"),

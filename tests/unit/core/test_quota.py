@@ -87,6 +87,17 @@ def test_any_target(target: str) -> None:
             assert decoder(target)
 
 
+@pytest.mark.parametrize("number", [-1, 2**63, 10**400])
+def test_impossible_numbers(number: int) -> None:
+    """A record with a number that no agent writes is refused: a metric or an event could not show it."""
+    for name in ("id", "limit", "used", "inodes", "special", "busy"):
+        with pytest.raises(InvalidRecord):
+            decode_answer(json.dumps({"v": 1, name: number}))
+    for name in ("volumes", "limited"):
+        with pytest.raises(InvalidRecord):
+            decode_heartbeat(json.dumps({"v": 1, "at": "2026-01-02T03:04:05Z", name: number}))
+
+
 def test_a_newer_version() -> None:
     """An answer of a newer agent, with fields that this version does not know, is read."""
     assert decode_answer('{"v":1,"id":7,"limit":4096,"whole":true,"colour":"blue"}').project == 7

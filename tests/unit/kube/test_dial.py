@@ -235,15 +235,18 @@ async def test_a_server_behind_a_proxy_that_is_not_trusted(tmp_path: Path) -> No
 
 async def test_giving_up_leaves_no_connection() -> None:
     """A caller that gives up while the server is silent in TLS closes the connection."""
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: Reader, writer: Writer) -> None:
+        await reader.read(1)
+        begun.set()
         await reader.read()
         ended.set()
 
-    async with serving(serve) as port:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await route(f"https://localhost:{port}").dial()
-        async with asyncio.timeout(5):
-            await ended.wait()
+    async with serving(serve) as port, asyncio.timeout(20):
+        dialing = asyncio.create_task(route(f"https://localhost:{port}").dial())
+        await begun.wait()
+        dialing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialing
+        await ended.wait()

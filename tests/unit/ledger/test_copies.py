@@ -253,6 +253,33 @@ async def test_a_directory_in_the_way_of_the_rename() -> None:
     assert tree.look(("clone",)) == Directory(entries={"theirs": File()})
 
 
+@every_fault
+async def test_undo_with_a_directory_in_the_way(fault: Fault) -> None:
+    """Wherever the undo is interrupted, it never touches a directory that has come to the claim's path."""
+
+    async def prepare() -> MemoryTree:
+        tree = await fresh()
+        export = await opened(tree)
+        copy = await _copied(export)
+
+        async def appear(call: str, path: RelPath) -> None:
+            if call == "rename" and path[-1] == copying.TREE:
+                tree.root.entries["clone"] = Directory(entries={"theirs": File()})
+
+        tree.before = appear
+        with pytest.raises(AlreadyThere):
+            await export.provision(CLONE, wanted(), ACCESS, copy=copy)
+        tree.before = _quiet
+        return tree
+
+    for tree, export in await interrupted(fault, prepare, lambda export: export.undo(CLONE)):
+        with suppress(ExportError):
+            await export.undo(CLONE)
+        assert await (await opened(tree)).undo(CLONE)
+        assert tree.look(("clone",)) == Directory(entries={"theirs": File()})
+        assert (ledger(tree, "pending"), ledger(tree, "copies")) == ([], [])
+
+
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_directory_that_another_cluster_has(known: bool) -> None:
     """A clone does not begin where another cluster has the directory, or one above."""

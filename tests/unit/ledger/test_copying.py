@@ -147,11 +147,12 @@ def _nodes(node: Node, *, again: bool = False) -> list[Node]:
 @pytest.mark.parametrize("clones", [True, False])
 @pytest.mark.parametrize("copies", [True, False])
 @pytest.mark.parametrize("seeks", [True, False])
+@pytest.mark.parametrize("wholes", [True, False])
 @pytest.mark.parametrize("other", [True, False], ids=["to another export", "within an export"])
-def test_a_mixed_tree(clones: bool, copies: bool, seeks: bool, other: bool) -> None:
+def test_a_mixed_tree(clones: bool, copies: bool, seeks: bool, wholes: bool, other: bool) -> None:
     """A copy keeps contents, holes, modes, owners, times, symlinks, hard links, FIFOs and empty directories."""
     tree = tree_with(sample())
-    tree.files.clones, tree.files.copies, tree.files.seeks = clones, copies, seeks
+    tree.files.clones, tree.files.copies, tree.files.seeks, tree.files.wholes = clones, copies, seeks, wholes
     target = MemoryTree() if other else None
     progress = simulate(copied(tree, target))
     assert is_copied(tree, target)
@@ -194,6 +195,7 @@ def test_a_server_that_is_away(cause: Cause, effect: str, other: bool) -> None:
     while True:
         tree, target = tree_with(sample()), MemoryTree() if other else None
         tree.files.copies = tree.files.clones = number % 2 == 0
+        tree.files.wholes = number % 3 > 0
         calls = 0
         progress = Progress()
 
@@ -283,13 +285,13 @@ def vanishing(tree: MemoryTree, call: str, names: tuple[str, ...], cause: Cause 
 
 @pytest.mark.parametrize(
     ("call", "ways"),
-    [("page", 0), ("read_link", 0), ("clone", 2), ("copy_range", 1), ("next_data", 0), ("read", 0)],
+    [("page", 0), ("read_link", 0), ("clone", 2), ("copy_range", 1), ("next_data", 0), ("read", 0), ("copy_whole", 0)],
 )
 def test_an_entry_that_disappears(call: str, ways: int) -> None:
     """An entry that is removed during the copy is left out of it, whole."""
     tree = tree_with(sample())
-    tree.files.clones, tree.files.copies = ways == 2, ways >= 1
-    vanishing(tree, call, ("hole", "deep", "dangling", "empty"))
+    tree.files.clones, tree.files.copies, tree.files.wholes = ways == 2, ways >= 1, call == "copy_whole"
+    vanishing(tree, call, ("hole", "deep", "dangling", "empty", "nothing"))
     assert simulate(copied(tree)).vanished > 0
     made = tree.look(COPIED)
     assert isinstance(made, Directory)
@@ -306,12 +308,54 @@ def test_a_linked_file_that_disappears() -> None:
 
     async def remove(call: str, path: RelPath) -> None:
         if call == "read" and path[-1] in ("shared", "link"):
+            for directory in (tree.look(SOURCE), tree.look((*SOURCE, "deep", "er"))):
+                assert isinstance(directory, Directory)
+                directory.entries.pop(path[-1], None)
             raise ExportError(Cause.STALE)
 
     tree.before = remove
     simulate(copied(tree))
     assert tree.look((*COPIED, "shared")) is None
     assert tree.look((*COPIED, "deep", "er", "file")) is not None
+
+
+def replacing(tree: MemoryTree, call: str, new: list[Node]) -> None:
+    """Replace the file `a` of the source right before each such call on it, with these in turn."""
+
+    async def replace(made: str, path: RelPath) -> None:
+        top = tree.look(SOURCE)
+        if made == call and path == (*SOURCE, "a") and new:
+            assert isinstance(top, Directory)
+            top.entries["a"] = new.pop(0)
+
+    tree.before = replace
+
+
+@pytest.mark.parametrize("new", [File(b"new" * 20), Symlink("new"), File(kind="fifo")])
+def test_a_file_that_is_replaced(new: Node) -> None:
+    """A file that is replaced by a rename is copied as the new one, whole: its name is never without a file."""
+    tree, target = tree_with(Directory(entries={"a": File(b"old" * 20)})), MemoryTree()
+    replacing(tree, "read", [File(b"between" * 20), new])
+    assert simulate(copied(tree, target)).vanished == 0
+    assert target.look((*COPIED, "a")) == new
+
+
+@pytest.mark.parametrize("kind", ["directory", "other"])
+def test_a_file_that_becomes_something_else(kind: str) -> None:
+    """A file in whose place a directory or a socket is now is left out."""
+    tree, target = tree_with(Directory(entries={"a": File(b"x" * 30)})), MemoryTree()
+    replacing(tree, "read", [Directory() if kind == "directory" else File(kind="other")])
+    assert simulate(copied(tree, target)).vanished == 1
+    assert target.look((*COPIED, "a")) is None
+
+
+def test_a_file_that_is_replaced_all_the_time() -> None:
+    """A copy fails with advice, and never without a file that the source has."""
+    tree, target = tree_with(Directory(entries={"a": File(b"x" * 30)})), MemoryTree()
+    replacing(tree, "read", [File(b"y" * 30) for _ in range(3 * copying.REPLACED_TRIES)])
+    with pytest.raises(CopyFailed, match="replaced") as caught:
+        simulate(copied(tree, target))
+    assert "stop" in caught.value.refusal.hint
 
 
 def test_the_target_that_disappears() -> None:
@@ -342,6 +386,33 @@ def test_a_source_that_is_moved_away() -> None:
     tree.before = replace
     with pytest.raises(CopyFailed, match="replaced"):
         simulate(copied(tree))
+
+
+@pytest.mark.parametrize("cause", [Cause.NO_SPACE, Cause.DENIED])
+def test_a_refusal_of_a_whole_file(cause: Cause) -> None:
+    """A small file that is refused ends the copy, with the refusal as its reason."""
+    tree = tree_with(sample())
+    tree.files.wholes = True
+    failing(tree, "copy_whole", ExportError(cause))
+    with pytest.raises(CopyFailed) as caught:
+        simulate(copied(tree))
+    assert caught.value.refusal.cause == cause
+
+
+def test_a_whole_file_in_a_target_that_folds_names() -> None:
+    """A small file never replaces another one whose name is equal for the target's server."""
+    tree = tree_with(Directory(entries={"a": File(b"0"), "A": File(b"1")}))
+    tree.files.wholes = True
+
+    async def fold(made: str, path: RelPath) -> None:
+        top = tree.look(COPIED)
+        if made == "copy_whole" and path[-1] == "A" and isinstance(top, Directory):
+            top.entries.setdefault("A", File())
+
+    tree.before = fold
+    with pytest.raises(CopyFailed) as caught:
+        simulate(copied(tree))
+    assert "equal" in caught.value.refusal.hint
 
 
 @pytest.mark.parametrize("call", ["make", "link"])

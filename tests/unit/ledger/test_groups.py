@@ -334,6 +334,26 @@ async def test_no_id_is_free() -> None:
     assert (await export.provision(V2, record("b", V2), ACCESS, gid_range=one)).gid == 70
 
 
+async def test_an_entry_that_is_no_symlink() -> None:
+    """A directory in place of an entry takes its id, and volumes get the others. An export that fails is an error."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await tree.make_directory((LEDGER, "groups", "70"), ACCESS)
+    assert [await provisioned(export, volume, volume) for volume in (V1, V2)] == [71, 72]
+    works = tree.before
+
+    async def fails(call: str, path: tuple[str, ...]) -> None:
+        if call == "read_symlink" and path[-2] == "groups":
+            raise ExportError(Cause.UNREACHABLE)
+        await works(call, path)
+
+    tree.before = fails
+    await tree.remove_directory((LEDGER, "groups", "70"))
+    await tree.make_symlink((LEDGER, "groups", "70"), "pvc-9 other")
+    with pytest.raises(ExportError, match="not responding"):
+        await groups.hold(tree, export._state.index, 70, f"{V3} ")
+
+
 async def test_another_cluster_takes_the_last_id() -> None:
     """A claim that loses the last id to another cluster leaves nothing, and gets it once the other has freed it."""
     tree = MemoryTree()

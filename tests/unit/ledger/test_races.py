@@ -7,6 +7,7 @@ import random
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import LEDGER
@@ -199,6 +200,24 @@ async def test_a_record_that_another_leader_withdrew() -> None:
     await export.settle(V1, "uid-1")
     await export.rewrite_pending(V1, held)
     assert (ledger(tree, "pending"), ledger(tree, "volumes")) == ([], [V1])
+
+
+async def test_the_class_of_an_attempt_is_replaced() -> None:
+    """The pending record gets another quota; one that another leader has changed, settled or removed stays."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    held = await attempt(export)
+    wanted = await export.follow_class(V1, held, "required")
+    assert wanted == structs.replace(held, quota="required")
+    assert export.records[V1] == await export.refresh_record(V1) == wanted
+    assert await export.follow_class(V1, held, "preferred") == held
+    assert export.records[V1] == wanted
+    await export.settle(V1, "")
+    assert await export.follow_class(V1, wanted, "preferred") == wanted
+    assert (ledger(tree, "pending"), ledger(tree, "volumes")) == ([], [V1])
+    await tree.remove_symlink((LEDGER, "volumes", V1))
+    assert await export.follow_class(V1, wanted, "preferred") == wanted
+    assert (ledger(tree, "pending"), ledger(tree, "volumes")) == ([], [])
 
 
 async def attempt(export: Export) -> Record:

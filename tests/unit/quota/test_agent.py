@@ -460,3 +460,22 @@ def test_names_that_are_not_unicode(world: QuotaWorld) -> None:
     world.write_record("caf\udce9", world.record("a", namespace="evil"))
     world.run()
     assert (world.said("a").reason, world.said("caf\udce9").reason) == ("conflict", "conflict")
+
+
+def test_a_directory_is_replaced_while_its_walk_waits_for_its_turn(world: QuotaWorld) -> None:
+    """A walk that ends before its turn comes does not end the agent."""
+    for name in ("a", "b"):
+        directory = world.volume(name)
+        for number in range(7):
+            world.fill(world.make(f"{name}/{number}"), 1000)
+        assert len(directory.entries) == 7
+    (agent,) = world.agents()
+    list(agent.full_pass())
+    assert agent.is_walking
+    walks = agent.go_on()
+    next(walks)
+    world.tree.root.entries["b"] = Directory()
+    agent.look_at("b")
+    list(walks)
+    world.run([agent])
+    world.check_rest()
