@@ -1,9 +1,9 @@
 """Copies of a directory tree, from one place of an export to another one of the same or of another export.
 
-A copy has files with their holes, modes, owners, times, symlinks as they are, hard links within the tree, FIFOs and
-empty directories, under names of any bytes. Each file is copied in the best way that works: it shares the stored data
-(CLONE), the server copies it (COPY), or this process reads and writes. What does not work for one file is not tried
-for the next.
+A copy has files with their holes, modes, owners, times and extended attributes, symlinks as they are, hard links within
+the tree, FIFOs and empty directories, under names of any bytes. Each file is copied in the best way that works: it
+shares the stored data (CLONE), the server copies it (COPY), or this process reads and writes. What does not work for
+one file is not tried for the next.
 
 How it works:
 
@@ -16,14 +16,14 @@ How it works:
 The target is new, and only this copy works on it. The server can be away for any time: each step is repeated until it
 is done. Everything else that the source or the target refuses ends the copy. An entry that disappears during the copy
 is left out, as `cp` does; one that is replaced by a rename is copied again. What no copy can have is left out too:
-sockets, devices, other file systems that are mounted in the tree, and snapshots that a server shows there. They are
-counted and named.
+sockets, devices, other file systems that are mounted in the tree, snapshots that a server shows there, and extended
+attributes that the target does not keep. They are counted and named.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -95,13 +95,14 @@ class Progress:
     vanished: int = 0
     """Entries that were removed during the copy."""
     left_out: int = 0
+    """Entries, and extended attributes, that the copy lacks."""
     names: list[str] = field(default_factory=list)
-    """The first NAMED entries that were left out."""
+    """The first NAMED of those that were left out."""
     trouble: str = ""
     """Why a step is being repeated; empty while all goes well."""
 
     def leave_out(self, name: str) -> None:
-        """Count an entry that no copy can have."""
+        """Count an entry or an attribute that no copy can have."""
         self.left_out += 1
         if len(self.names) < NAMED:
             self.names.append(name)
@@ -196,7 +197,7 @@ class TreeCopy:
                     stack.pop()
                     await self._leave(directory)
                 elif self._is_left_out(item):
-                    self._progress.leave_out("/".join(item.path[len(self._top.path) :]))
+                    self._progress.leave_out(self._called(item))
                 elif item.kind != "directory":
                     directory.open_jobs += 1
                     await self._queue.put((directory, item))
@@ -245,6 +246,8 @@ class TreeCopy:
             current.open_jobs -= 1
             if current.open_jobs:
                 return
+            with suppress(_Vanished):
+                await self._keep_attributes(current.source, current.target, await self._attributes(current.source))
             await self._persist(partial(self._into.keep, current.target, self._kept(current.source)))
             self._progress.entries += 1
             current = current.parent
@@ -310,7 +313,8 @@ class TreeCopy:
         """Copy a file, symlink or FIFO. Raises _Vanished, and leaves nothing, if it is gone."""
         kind = item.kind
         assert kind in ("file", "fifo", "symlink")
-        if kind == "file" and self._wholes and item.size_bytes <= self._chunk_bytes:
+        attributes = await self._attributes(item) if kind == "file" else {}
+        if kind == "file" and self._wholes and item.size_bytes <= self._chunk_bytes and not attributes:
             if await self._copy_whole(item, parent, name):
                 return
             self._wholes = False
@@ -322,7 +326,29 @@ class TreeCopy:
         except _Vanished:
             await self._persist(lambda: self._into.remove(parent, name))
             raise
+        await self._keep_attributes(item, made, attributes)
         await self._persist(lambda: self._into.keep(made, self._kept(item)))
+
+    async def _attributes(self, item: Item) -> Mapping[str, bytes]:
+        """Return the extended attributes of a file or directory. Raises _Vanished."""
+        return await self._read(lambda: self._origin.attributes(item))
+
+    async def _keep_attributes(self, item: Item, made: Item, attributes: Mapping[str, bytes]) -> None:
+        """Give extended attributes to a copy while only its owner can use it: its mode can forbid them later."""
+        for name, value in attributes.items():
+            try:
+                kept = await self._persist(partial(self._into.set_attribute, made, name, value))
+            except ExportError as exc:
+                # Some file systems have little room for attributes, and report a full disk: ext4 has 4 KiB per file.
+                if exc.cause is not Cause.NO_SPACE or (await self._target.space()).free_bytes < SLACK_BYTES:
+                    raise
+                kept = False
+            if not kept:
+                self._progress.leave_out(f"{self._called(item)} ({name})")
+
+    def _called(self, item: Item) -> str:
+        """Return the path of an entry within the tree."""
+        return "/".join(item.path[len(self._top.path) :]) or "."
 
     async def _copy_whole(self, item: Item, parent: Item, name: str) -> bool:
         """Copy a small file in one call, with all that it keeps; return False if the tree has no such call."""
