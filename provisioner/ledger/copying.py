@@ -8,7 +8,7 @@ one file is not tried for the next.
 How it works:
 
 1. One walker reads the source page by page, depth first, and creates the directories.
-2. Workers copy everything else, out of a short queue.
+2. Workers copy everything else, out of a short queue. Each call takes a worker of the copy's share (see `shares`).
 3. A directory gets its mode, owner and times once everything in it is there.
 4. A file with several names is first copied into `links`, beside the tree, and each name is a link to it. So no memory
    grows with the number of hard links.
@@ -33,6 +33,7 @@ from weakref import WeakValueDictionary
 from provisioner.core.backoff import Backoff
 from provisioner.core.locations import RelPath
 from provisioner.ledger.errors import CopyFailed
+from provisioner.ledger.shares import Share
 from provisioner.ports.aio import map_bounded
 from provisioner.ports.files import Item, Kept, Made
 from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, PathMissing, Tree
@@ -43,10 +44,10 @@ TREE = "tree"
 LINKS = "links"
 """Directories below the target: the copy, and the files that have several names in it."""
 
-WORKERS = 16
+WORKERS = 32
+"""Workers of a copy that shares them with no other one."""
 QUEUE_LIMIT = 64
-CHUNKS_PER_FILE = 4
-CHUNKS_IN_MEMORY = 32
+CHUNKS_PER_FILE = 16
 DEPTH_LIMIT = 256
 SEGMENT_BYTES = 256 << 20
 """The part of a file that is brought to stable storage at a time."""
@@ -130,6 +131,7 @@ class TreeCopy:
         *,
         allows: Callable[[], bool],
         regroup: Regroup | None = None,
+        share: Share | None = None,
     ) -> None:
         self._origin = source.files
         self._target = target
@@ -141,7 +143,7 @@ class TreeCopy:
         self._clones = self._copies = self._wholes = shares
         self._chunk_bytes = min(self._origin.chunk_bytes, self._into.chunk_bytes)
         self._queue: asyncio.Queue[tuple[_Directory, Item]] = asyncio.Queue(QUEUE_LIMIT)
-        self._buffers = asyncio.Semaphore(CHUNKS_IN_MEMORY)
+        self._share = Share(WORKERS) if share is None else share
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._links: Item
         self._top: Item
@@ -170,7 +172,7 @@ class TreeCopy:
         if self._top.kind != "directory":
             raise ExportError(Cause.SYMLINK, f"{'/'.join(source)} is a {self._top.kind}")
         async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(self._work()) for _ in range(WORKERS)]
+            workers = [group.create_task(self._work()) for _ in range(self._share.count)]
             await self._walk(_Directory(self._top, tree, None))
             await self._queue.join()
             for worker in workers:
@@ -456,20 +458,20 @@ class TreeCopy:
         stable = begin == 0 and end == item.size_bytes and end <= self._chunk_bytes
 
         async def move(chunk: int) -> int:
-            async with self._buffers:
+            async with self._share:
                 return await self._move(item, made, chunk, min(end, chunk + self._chunk_bytes), unstable, stable=stable)
 
         return max(await map_bounded(move, range(begin, end, self._chunk_bytes), limit=CHUNKS_PER_FILE), default=0)
 
     async def _move(self, item: Item, made: Item, at: int, end: int, unstable: set[bytes], *, stable: bool) -> int:
-        """Read and write a chunk; return the end of its data, 0 if it has only zeros."""
+        """Read and write a chunk, both by one worker; return the end of its data, 0 if it has only zeros."""
         written = 0
         while at < end:
-            data = await self._read(partial(self._origin.read, item, at, end - at))
+            data = await self._repeat(lambda: self._from_source(self._origin.read(item, at, end - at)))  # noqa: B023
             if not data:
                 break  # the file has become shorter
             if data.count(0) < len(data):
-                verifier = await self._persist(partial(self._into.write, made, at, data, stable=stable))
+                verifier = await self._repeat(partial(self._into.write, made, at, data, stable=stable))
                 if not stable:
                     unstable.add(verifier)
                 written = at + len(data)
@@ -480,7 +482,12 @@ class TreeCopy:
     # ------------------------------------------------------------------------------------------- calls
 
     async def _persist(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do a step, and repeat it while its failures are passing ones."""
+        """Let a worker do a step, and repeat it while its failures are passing ones."""
+        async with self._share:
+            return await self._repeat(step)
+
+    async def _repeat(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do a step as a part of what a worker does."""
         failures = 0
         while True:
             if not self._allows():

@@ -26,6 +26,7 @@ from provisioner.ledger.heartbeats import Heartbeats
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
 from provisioner.ledger.reclaiming import Reclaiming
+from provisioner.ledger.shares import CopyLimits
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.trash import Trash
 from provisioner.ledger.unknown import unknown_directories
@@ -36,7 +37,14 @@ from provisioner.ports.tree import FilesystemStats, Ownership, PathMissing, Tree
 class Export:
     """One export: its volumes by name, and its parts `trash`, `heartbeats` and `answers`."""
 
-    def __init__(self, location: Location, tree: Tree, *, name: str = "") -> None:
+    def __init__(
+        self,
+        location: Location,
+        tree: Tree,
+        *,
+        name: str = "",
+        copies: CopyLimits = CopyLimits(),  # noqa: B008
+    ) -> None:
         self._location = location
         self._tree = tree
         self._folds = False
@@ -46,7 +54,7 @@ class Export:
         self._occupancy = Occupancy(self._state, self._records)
         self.trash = Trash(tree)
         self._grouping = Grouping(self._state, self._records, self.trash)
-        self._copies = Copies(self._state, self._records)
+        self._copies = Copies(self._state, self._records, copies)
         self._provisioning = Provisioning(self._state, self._records, self._occupancy, self._grouping, self._copies)
         self._enrollment = Enrollment(self._state, self._records, self._occupancy)
         self.heartbeats = Heartbeats(tree)

@@ -14,6 +14,7 @@ from provisioner.core.locations import RelPath
 from provisioner.ledger import copying
 from provisioner.ledger.copying import Progress, TreeCopy
 from provisioner.ledger.errors import CopyFailed
+from provisioner.ledger.shares import Share
 from provisioner.ports.files import Item
 from provisioner.ports.tree import Cause, ExportError
 from tests.support.fakes.clock import simulate
@@ -161,6 +162,16 @@ def test_a_mixed_tree(clones: bool, copies: bool, seeks: bool, wholes: bool, oth
     assert is_copied(tree, target)
     assert progress.trouble == ""
     assert tree.look(("other",)) == File(b"untouched")
+
+
+def test_a_single_worker() -> None:
+    """A copy with one worker is complete: no step waits for another worker while it holds one."""
+    tree, target = tree_with(sample()), MemoryTree()
+    simulate(TreeCopy(tree, target, Progress(), allows=lambda: True, share=Share(1)).run(SOURCE, TARGET))
+    links = target.look((*TARGET, "links"))
+    assert isinstance(links, Directory)
+    links.entries.clear()
+    assert is_copied(tree, target)
 
 
 def test_holes_are_not_written() -> None:
