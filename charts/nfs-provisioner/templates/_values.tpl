@@ -44,6 +44,7 @@ true
 {{- end -}}
 
 {{- include "nfs-provisioner.integers" (dict "in" .Values "keys" (list "replicaCount" "workers")) -}}
+{{- include "nfs-provisioner.integers" (dict "in" .Values.copies "keys" (list "parallel" "workers")) -}}
 {{- include "nfs-provisioner.integers" (dict "in" .Values.nfs "keys" (list "uid" "gid")) -}}
 {{- range list .Values.listen .Values.quotaAgent -}}
 {{- include "nfs-provisioner.integers" (dict "in" . "keys" (list "port")) -}}
