@@ -119,6 +119,8 @@
 {{- fail (printf "listen.host %s hides the endpoint from the kubelet's probes and from Prometheus: use 0.0.0.0 or ::" .Values.listen.host) -}}
 {{- end -}}
 {{- include "nfs-provisioner.within" (dict "name" "workers" "value" .Values.workers "most" 1024) -}}
+{{- include "nfs-provisioner.within" (dict "name" "copies.parallel" "value" .Values.copies.parallel "most" 64) -}}
+{{- include "nfs-provisioner.within" (dict "name" "copies.workers" "value" .Values.copies.workers "most" 128) -}}
 {{- include "nfs-provisioner.within" (dict "name" "listen.port" "value" .Values.listen.port "most" 65535) -}}
 {{- include "nfs-provisioner.within" (dict "name" "nfs.uid" "value" .Values.nfs.uid "least" 0 "most" 4294967294) -}}
 {{- include "nfs-provisioner.within" (dict "name" "nfs.gid" "value" .Values.nfs.gid "least" 0 "most" 4294967294) -}}

@@ -88,8 +88,16 @@ volumeMounts:
   value: {{ printf "%s:%d" (ternary (printf "[%s]" .Values.listen.host) .Values.listen.host (contains ":" .Values.listen.host)) (int .Values.listen.port) | quote }}
 - name: WORKERS
   value: {{ .Values.workers | int | quote }}
+- name: PARALLEL_COPIES
+  value: {{ .Values.copies.parallel | int | quote }}
+- name: COPY_WORKERS
+  value: {{ .Values.copies.workers | int | quote }}
 {{- if .Values.volumeMetrics }}
 - name: VOLUME_METRICS
+  value: "true"
+{{- end }}
+{{- if .Values.snapshots.enabled }}
+- name: SNAPSHOTS
   value: "true"
 {{- end }}
 - name: LOG_FORMAT

@@ -29,11 +29,11 @@ true
 
 {{- include "nfs-provisioner.booleans" (dict "in" .Values "keys" (list "enabled" "buildMode" "lowSourcePorts" "volumeMetrics")) -}}
 {{- include "nfs-provisioner.booleans" (dict "in" .Values.serviceMonitor "keys" (list "honorLabels")) -}}
-{{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" "quotaAgent" "autoGrow" -}}
+{{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" "quotaAgent" "autoGrow" "snapshots" -}}
 {{- include "nfs-provisioner.booleans" (dict "in" (get $values .) "keys" (list "enabled")) -}}
 {{- end -}}
 {{- include "nfs-provisioner.booleans" (dict "in" .Values.quotaAgent "keys" (list "allVolumes" "liftArchives" "rootIsHeld")) -}}
-{{- range list .Values.storageClass .Values.rbac .Values.serviceAccount -}}
+{{- range list .Values.storageClass .Values.rbac .Values.serviceAccount .Values.snapshots.class -}}
 {{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "create")) -}}
 {{- end -}}
 {{- range $classes -}}
@@ -45,6 +45,7 @@ true
 {{- end -}}
 
 {{- include "nfs-provisioner.integers" (dict "in" .Values "keys" (list "replicaCount" "workers" "revisionHistoryLimit" "terminationGracePeriodSeconds")) -}}
+{{- include "nfs-provisioner.integers" (dict "in" .Values.copies "keys" (list "parallel" "workers")) -}}
 {{- include "nfs-provisioner.integers" (dict "in" .Values.nfs "keys" (list "uid" "gid")) -}}
 {{- range list .Values.listen .Values.quotaAgent -}}
 {{- include "nfs-provisioner.integers" (dict "in" . "keys" (list "port")) -}}
