@@ -115,13 +115,16 @@ def _files(directory: Path) -> Iterator[tuple[str, Path]]:
 
 def _pack(files: Mapping[str, Path], into: Path, epoch: int) -> None:
     """Write files as a .tgz without owners, and with one time for all."""
-    with into.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=epoch) as packed:
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for name, path in files.items():
-                content = path.read_bytes()
-                entry = tarfile.TarInfo(name)
-                entry.size, entry.mtime, entry.mode = len(content), epoch, 0o644
-                archive.addfile(entry, io.BytesIO(content))
+    with (
+        into.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=epoch) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name, path in files.items():
+            content = path.read_bytes()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime, entry.mode = len(content), epoch, 0o644
+            archive.addfile(entry, io.BytesIO(content))
 
 
 def _parts(lock: Path, version: str) -> dict[str, object]:
