@@ -92,7 +92,7 @@ def _wheel(tree: Path, into: Path, environment: Mapping[str, str]) -> None:
     """Build the wheel. Modes are part of a wheel, and a checkout has those of its umask."""
     for path in (tree, *tree.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "pip",

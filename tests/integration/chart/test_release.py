@@ -42,7 +42,8 @@ def test_the_same_bytes_twice(released: Path, tmp_path: Path) -> None:
 
 def test_the_sums(released: Path) -> None:
     """SHA256SUMS has each file, in the form that `sha256sum --check` reads."""
-    sums = dict(reversed(line.split("  ")) for line in (released / "SHA256SUMS").read_text().splitlines())
+    lines = [line.split("  ") for line in (released / "SHA256SUMS").read_text().splitlines()]
+    sums = {name: found for found, name in lines}
     files = {path.name: path for path in released.iterdir() if path.name != "SHA256SUMS"}
     assert sums == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
