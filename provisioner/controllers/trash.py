@@ -352,7 +352,7 @@ class Purge:
         if export.trash.may_come_late(name):
             trash.free_s[name] = self._clock.monotonic() + TAKEN_S
         self._metrics.trash_entries.labels(export.name).dec()
-        log.info("purged", export=export.name, trash=name, entries=entries)
+        log.info("purged", export=export.name, volume=volume_of(name), trash=name, entries=entries)
 
     def _refused(self, export: Export, trash: _Trash, name: str, exc: ExportError) -> None:
         """Plan the next try: of one entry, or of the whole trash if the error concerns the export."""
