@@ -194,7 +194,8 @@ def _facts(root: bytes, *, symlink_times: bool, attributes: bool) -> dict[bytes,
         for name in (b".", *directories, *sorted(names)):
             path = os.path.join(place, name)
             key, seen = os.path.relpath(path, root), os.lstat(path)
-            text, digest, extra = b"", "", ()
+            text, digest = b"", ""
+            extra: tuple[tuple[str, bytes], ...] = ()
             if stat.S_ISLNK(seen.st_mode):
                 text = os.readlink(path)
             elif stat.S_ISREG(seen.st_mode):
