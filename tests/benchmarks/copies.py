@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -31,6 +30,22 @@ OPTIONS = "rw,async,no_root_squash,insecure"
 _SMALL_FILES, _SMALL_BYTES = 2000, 8192
 _DISK_BYTES = 8 << 30
 _SCRIPT_S = 3600.0
+_PLANT = """
+head -c 1048576 /dev/urandom > /tmp/random
+for root in {roots}; do
+  mkdir -p $root/large $root/small
+  number=0
+  while [ $number -lt {mib} ]; do cat /tmp/random; number=$((number + 1)); done > $root/large/file
+  number=0
+  while [ $number -lt {files} ]; do
+    [ $((number % 100)) = 0 ] && mkdir $root/small/$number && into=$root/small/$number
+    head -c {bytes} /tmp/random > $into/$number
+    number=$((number + 1))
+  done
+  sync
+  mkdir $root/planted
+done
+"""
 _COPY = """
 export LD_LIBRARY_PATH=/gnu
 seconds() { cut -d' ' -f1 /proc/uptime; }
@@ -66,7 +81,10 @@ def main() -> int:
     if reason:
         print(f"this machine cannot run a virtual machine: {reason}", file=sys.stderr)
         return 1
-    server = KernelServer({XFS: OPTIONS, vm.EXT4: OPTIONS}, disk_bytes=_DISK_BYTES, ext4=True)
+    plant = _PLANT.format(
+        roots=options.exports.replace(",", " "), mib=options.mib, files=_SMALL_FILES, bytes=_SMALL_BYTES
+    )
+    server = KernelServer({XFS: OPTIONS, vm.EXT4: OPTIONS}, disk_bytes=_DISK_BYTES, ext4=True, beside=plant)
     with server:
         keys = [
             (export, version, source)
@@ -108,12 +126,12 @@ def _parser() -> argparse.ArgumentParser:
 async def _ours(
     server: KernelServer, keys: list[Key], options: argparse.Namespace
 ) -> tuple[dict[Key, list[float]], dict[Key, int]]:
-    """Create the sources, and time the engine on this machine."""
-    content = os.urandom(2 << 20)
+    """Time the engine on this machine, once the server has created the sources."""
     for export in dict.fromkeys(export for export, _, _ in keys):
         tree = timed_copies.opened("127.0.0.1", server.port, server.mount_port, export, "4.2")
-        await timed_copies.plant(tree, "large", 1, options.mib << 20, content)
-        await timed_copies.plant(tree, "small", _SMALL_FILES, _SMALL_BYTES, content)
+        # A server cannot report it.
+        while "planted" not in [entry.name for entry in await tree.list(())]:  # noqa: ASYNC110
+            await asyncio.sleep(1)
         await tree.close()
     took_s: dict[Key, list[float]] = {}
     used_bytes: dict[Key, int] = {}
