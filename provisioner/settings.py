@@ -66,6 +66,8 @@ class Settings:
     """How many files, and parts of large files, these copy concurrently."""
     volume_metrics: bool
     """Whether each volume has metrics of its own."""
+    snapshots: bool = False
+    """Whether VolumeSnapshots are served."""
 
     @property
     def lease_name(self) -> str:
