@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 from msgspec import Struct, structs
 
-from provisioner.core import identity, names, quantities, times
-from provisioner.core.errors import InvalidRecord
+from provisioner.core import archives, identity, names, quantities, snapshot_classes, times
+from provisioner.core.archives import Moment
+from provisioner.core.errors import InvalidRecord, InvalidSettings
+from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, Snapshot, SnapshotClass, SnapshotContent, Volume
-from provisioner.core.records import GID_LIMIT, SnapshotRecord, encode
+from provisioner.core.records import GID_LIMIT, UID, SnapshotRecord, encode
 
 _NANOSECONDS = 10**9
 
@@ -39,6 +41,8 @@ class SnapshotView:
     """The volume of that claim; if the claim is gone, the volume that the content names."""
     stored: SnapshotRecord | None
     """The ledger's record of the complete snapshot."""
+    shared: bool
+    """Whether another content, which is not being deleted, has the same data."""
     all_read: bool
     """Whether the ledgers of all exports were read: until then, a snapshot without a record can have one."""
 
@@ -69,6 +73,8 @@ class Take:
     """Create the content if there is none, and copy the volume, unless the ledger has the snapshot."""
 
     record: SnapshotRecord
+    export: Location | None = None
+    """The export that keeps it; None for that of the volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class Release:
     """The content goes: discard the copy, remove the data if `data`, then remove the finalizer or the content."""
 
     data: bool
+    retained: bool = False
+    """Whether the data is only marked as deleted, and removed after its retention."""
 
 
 Decision = Ignore | Wait | Fail | Take | Serve | Withdraw | Release
@@ -167,8 +175,10 @@ def _deleted(view: SnapshotView, content: SnapshotContent) -> Decision:
 
 
 def _release(view: SnapshotView, content: SnapshotContent) -> Release:
-    own = view.stored is not None and view.stored.cluster == view.cluster
-    return Release(data=own and content.spec.deletion_policy == "Delete")
+    stored = view.stored
+    own = stored is not None and stored.cluster == view.cluster
+    data = own and content.spec.deletion_policy == "Delete" and not view.shared
+    return Release(data=data, retained=data and stored is not None and bool(stored.retention))
 
 
 def _was_complete(content: SnapshotContent) -> bool:
@@ -238,9 +248,10 @@ def _taken(view: SnapshotView, snapshot: Snapshot) -> Decision:
             f"no VolumeSnapshotClass of driver {view.provisioner} is the default, or several are: set"
             f" spec.volumeSnapshotClassName, or annotate one class with {names.DEFAULT_SNAPSHOT_CLASS}"
         )
-    if snapshot_class is not None and snapshot_class.parameters:
-        listed = ", ".join(sorted(snapshot_class.parameters))
-        return Fail(f"VolumeSnapshotClass {snapshot_class.name} has unknown parameters ({listed}): remove them")
+    try:
+        parameters = snapshot_classes.parse(snapshot_class.parameters if snapshot_class is not None else {})
+    except InvalidSettings as exc:
+        return Fail(f"VolumeSnapshotClass {_class_name(view, snapshot)}: {exc}")
     record = SnapshotRecord(
         namespace=snapshot.metadata.namespace,
         snapshot=snapshot.metadata.name,
@@ -250,12 +261,13 @@ def _taken(view: SnapshotView, snapshot: Snapshot) -> Decision:
         capacity=volume.capacity,
         created=view.now,
         cluster=view.cluster,
+        retention=parameters.retention,
     )
     try:
-        encode(structs.replace(record, gid=GID_LIMIT))
+        encode(structs.replace(record, gid=GID_LIMIT, namespace_uid=UID))
     except InvalidRecord as exc:
         return Fail(str(exc))
-    return Take(record)
+    return Take(record, parameters.export)
 
 
 def _class_name(view: SnapshotView, snapshot: Snapshot) -> str:
@@ -271,6 +283,11 @@ def _is_of(volume: Volume, claim: Claim | None, name: str) -> bool:
     if claim is not None:
         return identity.is_bound(volume, claim)
     return reference is not None and f"{reference.namespace}/{reference.name}" == name
+
+
+def is_over(record: SnapshotRecord, deleted: str, moment: Moment) -> bool:
+    """Return True if the retention of a snapshot is over that was deleted at a time."""
+    return archives.is_over(archives.end_of(deleted, record.retention), moment)
 
 
 # ------------------------------------------------------------------------------------------- restoring
@@ -364,10 +381,15 @@ class SnapshotRow(Struct, frozen=True):
     """UTC, RFC 3339."""
     own: bool
     """Whether it was taken in this cluster."""
+    deleted: str
+    """When it was deleted, if its data is kept for its retention: UTC, RFC 3339."""
+    kept_until: str
+    """When the data of a deleted snapshot is removed: UTC, RFC 3339."""
 
 
-def listed(handle: str, record: SnapshotRecord, *, export: str, cluster: str) -> SnapshotRow:
+def listed(handle: str, record: SnapshotRecord, *, export: str, cluster: str, deleted: str = "") -> SnapshotRow:
     """Return the row of a snapshot, as seen from one cluster."""
+    until = archives.end_of(deleted, record.retention)
     return SnapshotRow(
         handle=handle,
         export=export,
@@ -379,6 +401,8 @@ def listed(handle: str, record: SnapshotRecord, *, export: str, cluster: str) ->
         capacity=record.capacity,
         taken=record.created,
         own=record.cluster == cluster,
+        deleted=deleted,
+        kept_until=times.text(until) if until is not None else "",
     )
 
 

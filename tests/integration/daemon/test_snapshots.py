@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,14 @@ class Site:
     daemons: Daemons
     daemon: Daemon
     export: Exported
+    second: Exported
 
     def successor(self) -> Daemon:
         """Return another replica, which leads once the first one is gone."""
         return self.daemons(
             "--snapshots",
             self.export.flag,
+            self.second.flag,
             *FAST,
             user=USER,
             provisioner_name=self.daemon.provisioner_name,
@@ -83,16 +85,17 @@ FAST = ("--lease-duration=4s", "--renew-deadline=3s", "--retry-period=1s")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The daemon starts before the CRDs exist, and serves snapshots once they do."""
     home = tmp_path_factory.mktemp("snapshots")
-    (home / "export").mkdir()
-    export = Exported.new(home / "export")
+    for name in ("export", "second"):
+        (home / name).mkdir()
+    export, second = Exported.new(home / "export"), Exported.new(home / "second", "/exports/snapshots")
     with ControlPlane(home / "plane", users=[USER]) as plane:
         _grant(plane)
         daemons = Daemons(plane, home)
         try:
-            daemon = daemons("--snapshots", export.flag, *FAST, user=USER)
+            daemon = daemons("--snapshots", export.flag, second.flag, *FAST, user=USER)
             snapshots.create_crds(plane)
             with SnapshotController(plane) as controller:
-                yield Site(plane, controller, daemons, daemon, export)
+                yield Site(plane, controller, daemons, daemon, export, second)
         finally:
             daemons.kill()
 
@@ -104,6 +107,9 @@ class Snapshots(ServedStorage):
         super().__init__(api, namespace, daemon=site.daemon, export=site.export)
         self._driver = site.daemon.provisioner_name
         self.snapshot_classes: list[str] = []
+
+    def own_class(self, parameters: Mapping[str, str] | None = None, **fields: Any) -> str:
+        return super().own_class({**self.export.parameters, **(parameters or {})}, **fields)
 
     def snapshot_class(self, policy: str = "Delete", **more: Any) -> str:
         name = f"{self.namespace}-{policy.lower()}-{len(self.snapshot_classes)}"
@@ -215,6 +221,53 @@ def test_delete(site: Site, served: Snapshots) -> None:
     served.gone(content)
     served.gone(served.path("snap"))
     assert not stored(site, snapshot).exists()
+
+
+def test_retention(site: Site, served: Snapshots) -> None:
+    """The data of a deleted snapshot is listed and kept for the retention of its class, and goes after it."""
+    planted(served)
+    snapshot = served.take(served.snapshot_class(parameters={"retention": "5s"}))
+    content = f"{CONTENTS}/{served.ready()['boundVolumeSnapshotContentName']}"
+    served.api.delete(served.path("snap"))
+    served.gone(content)
+    assert (stored(site, snapshot) / "tree" / "large").is_file()
+    flags = (site.export.flag, "--namespace", served.namespace)
+    listed = command(site.plane, "snapshots", site.daemon.provisioner_name, *flags)
+    assert f"{served.namespace}/snap (deleted, until" in listed.stdout, listed.stderr
+    served.eventually(lambda: not stored(site, snapshot).exists(), "the data is gone")
+
+
+def test_another_export(site: Site, served: Snapshots) -> None:
+    """A snapshot is kept on the export that its class names, restored from there, and removed there."""
+    directory = planted(served)
+    before = found_in(directory, symlink_times=True)
+    snapshot = served.take(served.snapshot_class(parameters=site.second.parameters))
+    served.ready()
+    uid = str(snapshot["metadata"]["uid"])
+    kept = site.second.root / ".provisioner" / "snapshots" / uid
+    assert found_in(kept / "tree", symlink_times=True) == before
+    assert not stored(site, snapshot).exists()
+    restored(served)
+    assert found_in(served.directory(served.bound("restored")), symlink_times=True) == before
+    served.delete_claim("restored")
+    served.api.delete(served.path("snap"))
+    served.gone(served.path("snap"))
+    assert not kept.exists()
+
+
+def test_parameters_that_are_unknown(served: Snapshots) -> None:
+    """A class with an unknown parameter takes no snapshot: an event and the log say which."""
+    planted(served)
+    snapshot = served.take(served.snapshot_class(parameters={"keep": "7"}))
+    served.eventually(
+        lambda: any(
+            "parameter keep is unknown" in event["message"]
+            for event in served.api.list(f"/api/v1/namespaces/{served.namespace}/events")
+            if event["involvedObject"].get("uid") == snapshot["metadata"]["uid"]
+        ),
+        "an event says why",
+    )
+    assert not served.status().get("readyToUse")
 
 
 def test_retain(site: Site, served: Snapshots) -> None:

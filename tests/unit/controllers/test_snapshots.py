@@ -165,6 +165,151 @@ def test_deleted() -> None:
     played(script)
 
 
+def leave(site: SnapshotSite, name: str) -> None:
+    """Delete a content as the snapshot-controller does."""
+    fields = {
+        "finalizers": [names.CONTENT_FINALIZER],
+        "annotations": {names.SNAPSHOT_BEING_DELETED: "yes"},
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+    }
+    site.cluster.change("snapshot_contents", name, lambda body: body["metadata"].update(fields))
+
+
+def brought_back(site: SnapshotSite, handle: str, policy: str = "Delete") -> None:
+    """Create a content for a snapshot that exists already."""
+    spec = {
+        "driver": samples.US,
+        "deletionPolicy": policy,
+        "source": {"snapshotHandle": handle},
+        "volumeSnapshotRef": {"namespace": "shop", "name": "back"},
+    }
+    site.cluster.create("snapshot_contents", {"metadata": {"name": "back"}, "spec": spec})
+
+
+def test_a_retention() -> None:
+    """The data of a deleted snapshot stays for the retention of its class, and goes then."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "kept"}, parameters={"retention": "1h"})
+        name = site.take(class_name="kept")
+        await site.taken(name)
+        leave(site, name)
+        assert await site.reconcile(name) is None
+        assert site.cluster.snapshot_content(name) is None
+        await asyncio.sleep(3000)
+        assert site.stored(name) == File(b"data")
+        await asyncio.sleep(1000)
+        assert site.stored(name) is None
+        assert site.export.snapshots.deleted == {}
+        assert site.trashed
+
+    played(script)
+
+
+def test_a_deleted_snapshot_that_is_brought_back() -> None:
+    """A content for a deleted snapshot ends its retention: the data stays as long as the content."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "kept"}, parameters={"retention": "1h"})
+        name = site.take(class_name="kept")
+        await site.taken(name)
+        leave(site, name)
+        await site.reconcile(name)
+        brought_back(site, names.snapshot_uid(name))
+        assert await site.reconcile("back") is None
+        assert site.status("back")["readyToUse"]
+        await asyncio.sleep(9000)
+        assert site.stored(name) == File(b"data")
+
+    played(script)
+
+
+def test_data_that_two_contents_have() -> None:
+    """Data stays while another content has it."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.taken(name)
+        brought_back(site, names.snapshot_uid(name))
+        await site.reconcile("back")
+        leave(site, name)
+        assert await site.reconcile(name) is None
+        assert site.cluster.snapshot_content(name) is None
+        assert site.stored(name) == File(b"data")
+        leave(site, "back")
+        assert await site.reconcile("back") is None
+        assert site.stored(name) is None
+
+    played(script)
+
+
+def test_expiry_that_is_not_due() -> None:
+    """A mark without data is removed, and nothing expires in another cluster."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "kept"}, parameters={"retention": "1h"})
+        name = site.take(class_name="kept")
+        await site.taken(name)
+        leave(site, name)
+        await site.reconcile(name)
+        await site.export.snapshots.mark_deleted("gone", "2026-01-01T00:00:00Z")
+        await asyncio.sleep(70)
+        assert list(site.export.snapshots.deleted) == [names.snapshot_uid(name)]
+
+        async def restored_etcd(call: str, _about: str) -> None:
+            if call == "identity":
+                raise Forbidden("no")
+
+        site.cluster.before = restored_etcd
+        await asyncio.sleep(9000)
+        assert site.stored(name) == File(b"data")
+
+    played(script)
+
+
+def test_another_export() -> None:
+    """A class can keep its snapshots on another export, from which they are restored."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "far"}, parameters={"server": "other", "share": "/exports"})
+        name = site.take(class_name="far")
+        await site.taken(name)
+        assert site.other.look((*layout.snapshot(names.snapshot_uid(name)), "tree", "file")) == File(b"data")
+        assert site.stored(name) is None
+        bound = {"boundVolumeSnapshotContentName": name, "readyToUse": True}
+        site.cluster.change("snapshots", "shop/snap", lambda body: body.update(status=bound))
+        claim = site.claim("restored", dataSource=SNAPSHOT_SOURCE)
+        await site.controller.reconcile(claim.uid)
+        await asyncio.sleep(1.0)
+        assert await site.controller.reconcile(claim.uid) is None
+        assert site.content(claim) == File(b"data")
+
+    played(script)
+
+
+def test_an_export_that_cannot_be_used() -> None:
+    """A class whose export does not answer gets the reason, and a class that cannot be read is no error."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "bad"}, parameters={"server": "other"})
+        site.snapshot_class(metadata={"name": "far"}, parameters={"server": "other", "share": "/exports"})
+        name = site.take(class_name="far")
+
+        async def down(_call: str, _path: Any) -> None:
+            raise ExportError(Cause.UNREACHABLE)
+
+        site.other.before = down
+        await asyncio.sleep(60)
+        assert await site.reconcile(name) == FAILED
+        (message,) = await site.messages("snap")
+        assert "other:/exports" in message
+        site.other.before = no_fault
+        await asyncio.sleep(60)
+        await site.taken(name)
+
+    played(script)
+
+
 def test_deleted_before_the_snapshot_controller_saw_it() -> None:
     """A complete content without a finalizer goes with its data once its snapshot is gone."""
 
@@ -191,12 +336,7 @@ def test_deleted_during_a_restore() -> None:
         await site.controller.reconcile(claim.uid)
         assert site.clones.reads_snapshot(names.snapshot_uid(name))
 
-        def leave(body: Any) -> None:
-            body["metadata"]["finalizers"] = [names.CONTENT_FINALIZER]
-            body["metadata"]["annotations"] = {names.SNAPSHOT_BEING_DELETED: "yes"}
-            body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-
-        site.cluster.change("snapshot_contents", name, leave)
+        leave(site, name)
         assert await site.reconcile(name) == AWAITING_CHANGE
         await asyncio.sleep(1.0)
         assert await site.controller.reconcile(claim.uid) is None
