@@ -270,6 +270,51 @@ def test_parameters_that_are_unknown(served: Snapshots) -> None:
     assert not served.status().get("readyToUse")
 
 
+def test_a_schedule(site: Site, served: Snapshots) -> None:
+    """A class with a schedule makes snapshots of its volumes, once after an outage, and keeps as many as it says."""
+    class_name = served.snapshot_class()
+    served.claim(served.own_class({"schedule": "* * * * *", "keep": "1"}), "data")
+    plant(served.directory(served.bound()))
+
+    def scheduled() -> list[str]:
+        path = f"{served.path()}?labelSelector=nfs-provisioner/scheduled"
+        return sorted(snapshot["metadata"]["name"] for snapshot in served.api.list(path))
+
+    first = str(eventually(lambda: scheduled()[:1], "the first is made", timeout_s=90, explain=served.explain)[0])
+    assert first.startswith("data-20")
+    served.ready(first)
+    assert served.api.get(served.path(first))["spec"]["volumeSnapshotClassName"] == class_name
+    site.daemon.kill()
+    time.sleep(121)
+    site.daemon.start()
+    site.daemon.wait_ready()
+
+    def replaced() -> bool:
+        left = scheduled()
+        return len(left) == 1 and left[0] > first and bool(served.status(left[0]).get("readyToUse"))
+
+    eventually(replaced, "a newer one replaces it", timeout_s=90, explain=served.explain)
+    made = [line["due"] for line in site.daemon.logged("snapshot_scheduled") if served.namespace in line["claim"]]
+    assert len(made) <= 3  # not one per minute of the outage
+
+
+def test_a_schedule_without_a_class(served: Snapshots) -> None:
+    """A schedule that has no VolumeSnapshotClass says so in an event on the claim."""
+    served.claim(served.own_class({"schedule": "* * * * *"}), "data")
+    served.bound()
+    found = eventually(
+        lambda: [
+            event
+            for event in served.api.list(f"/api/v1/namespaces/{served.namespace}/events")
+            if event["reason"] == "SnapshotScheduleFailed"
+        ],
+        "an event says why",
+        timeout_s=90,
+        explain=served.explain,
+    )
+    assert "has no VolumeSnapshotClass" in found[0]["message"]
+
+
 def test_retain(site: Site, served: Snapshots) -> None:
     """With policy Retain, the content stays until an admin deletes it, and the data stays after that too."""
     planted(served)
