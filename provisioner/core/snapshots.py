@@ -7,8 +7,10 @@ the ledger's record decides which data belongs to a content.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -18,8 +20,11 @@ from provisioner.core.errors import InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, Snapshot, SnapshotClass, SnapshotContent, Volume
 from provisioner.core.records import GID_LIMIT, UID, SnapshotRecord, encode
+from provisioner.core.tenancy import Tenant
 
 _NANOSECONDS = 10**9
+_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_VERSION = f"{names.SNAPSHOT_GROUP}/v1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +298,32 @@ def is_over(record: SnapshotRecord, deleted: str, moment: Moment) -> bool:
 # ------------------------------------------------------------------------------------------- restoring
 
 
+def is_handle(text: str) -> bool:
+    """Return True if a text can be the handle of a snapshot: a uid."""
+    return _UID.fullmatch(text) is not None
+
+
+def not_for(handle: str, stored: SnapshotRecord | None, namespace: str, cluster: str) -> str:
+    """Return why a claim of a namespace cannot get a snapshot by its handle, or empty."""
+    if stored is None or stored.namespace != namespace:
+        return f"no ledger has a snapshot {handle} of namespace {namespace}: `nfs-provisioner snapshots` lists all"
+    if stored.cluster != cluster:
+        return (
+            f"snapshot {handle} is of another cluster that shares the export: `nfs-provisioner recover` brings it here"
+        )
+    return ""
+
+
+def not_of(handle: str, stored: SnapshotRecord, tenant: Tenant) -> str:
+    """Return why a snapshot is not that of the namespace as it is now, or empty."""
+    if tenant.owns(stored):
+        return ""
+    return (
+        f"snapshot {handle} cannot be restored: {tenant.why_not(stored.namespace)}. An admin can allow it for this"
+        " namespace with a class that has formerNamespace: accept"
+    )
+
+
 def unusable(content: SnapshotContent | None, snapshot: Snapshot, stored: SnapshotRecord | None, driver: str) -> str:
     """Return why a snapshot cannot become a volume, or empty."""
     if content is None or content.spec.driver != driver:
@@ -312,7 +343,7 @@ def unusable(content: SnapshotContent | None, snapshot: Snapshot, stored: Snapsh
 def content_body(snapshot: Snapshot, snapshot_class: SnapshotClass, volume_name: str) -> dict[str, object]:
     """Return the VolumeSnapshotContent of a snapshot."""
     return {
-        "apiVersion": f"{names.SNAPSHOT_GROUP}/v1",
+        "apiVersion": _VERSION,
         "kind": "VolumeSnapshotContent",
         "metadata": {"name": names.content_name(snapshot.uid)},
         "spec": {
@@ -322,7 +353,7 @@ def content_body(snapshot: Snapshot, snapshot_class: SnapshotClass, volume_name:
             "sourceVolumeMode": "Filesystem",
             "source": {"volumeHandle": volume_name},
             "volumeSnapshotRef": {
-                "apiVersion": f"{names.SNAPSHOT_GROUP}/v1",
+                "apiVersion": _VERSION,
                 "kind": "VolumeSnapshot",
                 "namespace": snapshot.metadata.namespace,
                 "name": snapshot.metadata.name,
@@ -414,21 +445,34 @@ def in_order(rows: Iterable[SnapshotRow]) -> list[SnapshotRow]:
 
 def manifests(rows: Sequence[SnapshotRow], driver: str) -> dict[str, object]:
     """Return objects that bring snapshots back into a cluster, as contents that exist already (pre-provisioned)."""
-    items: list[dict[str, object]] = []
-    version = f"{names.SNAPSHOT_GROUP}/v1"
+    items: list[dict[str, Any]] = []
     for each in rows:
-        content = f"restored-{each.handle}"
-        reference = {"namespace": each.namespace, "name": each.snapshot}
-        spec = {
+        items += [restored_content(each.handle, each, driver), restored_snapshot(each.handle, each)]
+    return {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def restored_content(handle: str, of: SnapshotRow | SnapshotRecord, driver: str) -> dict[str, Any]:
+    """Return the content that brings a snapshot back."""
+    reference = {"namespace": of.namespace, "name": of.snapshot}
+    return {
+        "apiVersion": _VERSION,
+        "kind": "VolumeSnapshotContent",
+        "metadata": {"name": names.restored_content_name(handle)},
+        "spec": {
             "driver": driver,
             "deletionPolicy": "Retain",
             "sourceVolumeMode": "Filesystem",
-            "source": {"snapshotHandle": each.handle},
-            "volumeSnapshotRef": {"apiVersion": version, "kind": "VolumeSnapshot", **reference},
-        }
-        source = {"source": {"volumeSnapshotContentName": content}}
-        items += [
-            {"apiVersion": version, "kind": "VolumeSnapshotContent", "metadata": {"name": content}, "spec": spec},
-            {"apiVersion": version, "kind": "VolumeSnapshot", "metadata": reference, "spec": source},
-        ]
-    return {"apiVersion": "v1", "kind": "List", "items": items}
+            "source": {"snapshotHandle": handle},
+            "volumeSnapshotRef": {"apiVersion": _VERSION, "kind": "VolumeSnapshot", **reference},
+        },
+    }
+
+
+def restored_snapshot(handle: str, of: SnapshotRow | SnapshotRecord) -> dict[str, Any]:
+    """Return the VolumeSnapshot for the content that brings a snapshot back."""
+    return {
+        "apiVersion": _VERSION,
+        "kind": "VolumeSnapshot",
+        "metadata": {"namespace": of.namespace, "name": of.snapshot},
+        "spec": {"source": {"volumeSnapshotContentName": names.restored_content_name(handle)}},
+    }

@@ -18,6 +18,7 @@ the trash later; that rename relies on the mark, which disappears if an admin br
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -49,6 +50,8 @@ class Snapshots:
         self._complete: dict[str, SnapshotRecord] = {}
         self._begun: dict[str, SnapshotRecord] = {}
         self._deleted: dict[str, str] = {}
+        self._replacing = asyncio.Lock()
+        """All records have one name, and so have their drafts."""
 
     @property
     def complete(self) -> Mapping[str, SnapshotRecord]:
@@ -91,6 +94,13 @@ class Snapshots:
         else:
             self._complete[handle] = record
         return record
+
+    async def replace_record(self, handle: str, record: SnapshotRecord) -> None:
+        """Replace the record of a complete snapshot, if it still is what was read last. Raises Cause.RECORD."""
+        path = (*layout.snapshot(handle), layout.RECORD)
+        async with self._replacing:
+            await symlinks.replace(self._tree, path, encode(record), was=encode(self._complete[handle]))
+        self._complete[handle] = record
 
     async def begin(self, handle: str, record: SnapshotRecord) -> SnapshotRecord:
         """Write the record of a snapshot that is about to be copied (step 1); return the record that counts.

@@ -172,6 +172,21 @@ async def test_a_snapshot_that_another_leader_ended() -> None:
     assert ledger(tree, "snapshots") == []
 
 
+async def test_a_record_that_is_replaced() -> None:
+    """A record is replaced in one step, unless it is another one by then; the others are not touched."""
+    tree = await fresh()
+    export, other = await opened(tree), await opened(tree)
+    await taken(export)
+    await other.snapshots.read()
+    recovered = structs.replace(COMPLETE, cluster="c2")
+    await export.snapshots.replace_record(HANDLE, recovered)
+    assert export.snapshots.complete == (await opened(tree)).snapshots.complete == {HANDLE: recovered}
+    with pytest.raises(ExportError):
+        await other.snapshots.replace_record(HANDLE, structs.replace(COMPLETE, cluster="c3"))
+    assert await other.snapshots.refresh(HANDLE) == recovered
+    assert data(tree) == File(b"data")
+
+
 async def test_two_leaders() -> None:
     """A snapshot that another leader has completed is complete."""
     tree = await fresh()
