@@ -14,7 +14,16 @@ from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
 
 Kind = Literal[
-    "API server", "permission", "leader", "version", "StorageClass", "export", "quota agent", "claim", "volume"
+    "API server",
+    "permission",
+    "leader",
+    "version",
+    "StorageClass",
+    "export",
+    "quota agent",
+    "snapshots",
+    "claim",
+    "volume",
 ]
 
 

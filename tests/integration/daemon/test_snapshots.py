@@ -270,6 +270,77 @@ def test_parameters_that_are_unknown(served: Snapshots) -> None:
     assert not served.status().get("readyToUse")
 
 
+def test_recovery(site: Site, served: Snapshots) -> None:
+    """`recover` lists the snapshots of a lost cluster, and creates objects from which claims are restored."""
+    directory = planted(served)
+    before = found_in(directory, symlink_times=True)
+    snapshot = served.take(served.snapshot_class("Retain"))
+    content = f"{CONTENTS}/{served.ready()['boundVolumeSnapshotContentName']}"
+    served.api.delete(served.path("snap"))
+    served.gone(served.path("snap"))
+    served.api.delete(content)
+    served.gone(content)
+    record = stored(site, snapshot) / "record"
+    fields = json.loads(str(record.readlink())) | {"by": "lost"}
+    record.unlink()
+    record.symlink_to(json.dumps(fields, separators=(",", ":")))
+    name, flags = site.daemon.provisioner_name, (site.export.flag, "--cluster=lost")
+    shown = command(site.plane, "recover", name, *flags)
+    assert "would be created" in shown.stdout, shown.stderr
+    assert f"{served.namespace}/snap" in shown.stdout
+    done = command(site.plane, "recover", name, *flags, "--apply")
+    assert (done.returncode, "1 snapshot created" in done.stderr) == (0, True), done.stdout + done.stderr
+    served.ready()
+    restored(served)
+    assert found_in(served.directory(served.bound("restored")), symlink_times=True) == before
+    assert json.loads(str(record.readlink()))["by"] != "lost"
+
+
+def test_restored_by_the_annotation(site: Site, served: Snapshots) -> None:
+    """A snapshot that no object names any more is restored by the handle that `snapshots` lists."""
+    directory = planted(served)
+    before = found_in(directory, symlink_times=True)
+    snapshot = served.take(served.snapshot_class(parameters={"retention": "1h"}))
+    content = f"{CONTENTS}/{served.ready()['boundVolumeSnapshotContentName']}"
+    served.api.delete(served.path("snap"))
+    served.gone(content)
+    handle = str(snapshot["metadata"]["uid"])
+    annotations = {"annotations": {"nfs-provisioner/restore": handle}}
+    served.claim(served.own_class(), "restored", metadata=annotations)
+    assert found_in(served.directory(served.bound("restored")), symlink_times=True) == before
+    assert f"from snapshot {handle}" in served.event("ProvisioningSucceeded", "restored")["message"]
+    other = f"{served.namespace}-other"
+    served.api.post("/api/v1/namespaces", {"metadata": {"name": other}})
+    stranger = Snapshots(served.api, other, site)
+    stranger.claim(stranger.own_class(), "stolen", metadata=annotations)
+    assert f"no ledger has a snapshot {handle} of namespace {other}" in stranger.refusal("stolen")
+    stranger.remove_volumes()
+    stranger.remove_classes()
+    served.api.delete(f"/api/v1/namespaces/{other}")
+
+
+def test_check(site: Site, served: Snapshots) -> None:
+    """`check` says what the cluster has for snapshots, and tests the export that a class names."""
+
+    def findings() -> list[Object]:
+        flags = ("--snapshots", site.export.flag, site.second.flag, "--output=json")
+        found: list[Object] = json.loads(command(site.plane, "check", site.daemon.provisioner_name, *flags).stdout)[
+            "findings"
+        ]
+        return [each for each in found if each["kind"] == "snapshots"]
+
+    planted(served)
+    (finding,) = findings()
+    assert (finding["ok"], finding["warning"]) == (True, True)
+    assert "no VolumeSnapshotClass has driver" in finding["result"]
+    class_name = served.snapshot_class()
+    served.take(class_name)
+    served.ready()
+    (finding,) = findings()
+    assert (finding["ok"], finding["warning"]) == (True, False)
+    assert f"VolumeSnapshotClass {class_name}; the snapshot-controller is at work" in finding["result"]
+
+
 def test_a_schedule(site: Site, served: Snapshots) -> None:
     """A class with a schedule makes snapshots of its volumes, once after an outage, and keeps as many as it says."""
     class_name = served.snapshot_class()

@@ -7,11 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from provisioner.controllers.snapshots import SnapshotController
 from provisioner.core import names
 from provisioner.core.objects import Claim
+from provisioner.core.records import SnapshotRecord
 from provisioner.ledger import layout
+from provisioner.ledger.copying import Progress
 from provisioner.ports.cluster import Forbidden
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED
@@ -306,6 +309,44 @@ def test_an_export_that_cannot_be_used() -> None:
         site.other.before = no_fault
         await asyncio.sleep(60)
         await site.taken(name)
+
+    played(script)
+
+
+HANDLE = "0a1b2c3d-0000-4000-8000-0123456789ab"
+
+
+def test_restored_by_its_handle() -> None:
+    """A claim whose annotation names a snapshot gets its data, unless that is of an earlier namespace."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        name = names.volume_name(source.uid)
+        namespace = site.cluster.namespaces.get("shop")
+        assert namespace is not None
+        record = SnapshotRecord("shop", "x", "data", name, "snaps", "1Gi", "2026-01-01T00:00:00Z", "memory")
+        for handle, uid in ((HANDLE, namespace.metadata.uid), (HANDLE.replace("0a", "0b"), "an earlier one")):
+            await site.export.snapshots.begin(handle, structs.replace(record, namespace_uid=uid))
+            path = site.export.records[name].path
+            copy = await site.export.snapshot_of(site.export, path, handle, Progress(), allows=lambda: True)
+            await site.export.snapshots.place(handle, copy, record.created)
+        site.cache.with_snapshots = False
+
+        def asking(claim_name: str, handle: str) -> Claim:
+            claim = site.claim(claim_name)
+            annotations = {names.RESTORE: handle}
+            site.cluster.change(
+                "claims", f"shop/{claim_name}", lambda body: body["metadata"]["annotations"].update(annotations)
+            )
+            return site.seen(claim.metadata.name)
+
+        claim = asking("restored", HANDLE)
+        await site.controller.reconcile(claim.uid)
+        await asyncio.sleep(1.0)
+        assert await site.controller.reconcile(claim.uid) is None
+        assert site.content(claim) == File(b"data")
+        refused = asking("refused", HANDLE.replace("0a", "0b"))
+        assert await site.controller.reconcile(refused.uid) == REFUSED
+        assert any("an earlier namespace" in each for each in await site.messages("refused"))
 
     played(script)
 

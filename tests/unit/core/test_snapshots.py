@@ -29,6 +29,7 @@ from provisioner.core.objects import (
 )
 from provisioner.core.records import SnapshotRecord, decode_snapshot, encode
 from provisioner.core.snapshots import Fail, Ignore, Release, Serve, SnapshotView, Take, Wait, Withdraw
+from provisioner.core.tenancy import Tenant
 from tests.support import samples
 
 UID = "5a5a"
@@ -129,6 +130,14 @@ def test_a_retention() -> None:
     assert not snapshots.is_over(kept, "odd", moments[1])
     row = snapshots.listed("h", kept, export="nas:/x", cluster="c1", deleted="2026-01-01T00:00:00Z")
     assert (row.deleted, row.kept_until) == ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z")
+
+
+def test_whose_snapshot() -> None:
+    """By its handle alone, a snapshot is given to its own namespace, and not to a later one of the same name."""
+    record = structs.replace(RECORD, namespace_uid="ns-1")
+    assert snapshots.not_of("h", record, Tenant(uid="ns-1")) == ""
+    assert "an earlier namespace shop" in snapshots.not_of("h", record, Tenant(uid="ns-2"))
+    assert snapshots.not_of("h", record, Tenant(uid="ns-2", accepts_former=True)) == ""
 
 
 def test_the_class_of_a_snapshot() -> None:
