@@ -62,6 +62,8 @@ class Settings:
     workers: int
     volume_metrics: bool
     """Whether each volume has metrics of its own."""
+    context: str | None = None
+    """The context of the kubeconfig; None for the current one."""
 
     @property
     def lease_name(self) -> str:
@@ -137,6 +139,12 @@ def lease_namespace(given: str | None) -> str:
             return file.read().strip() or "default"
     except OSError:
         return "default"
+
+
+def users_kubeconfig() -> str | None:
+    """Return the kubeconfig that kubectl uses by default, if it exists; None in a pod, which has a ServiceAccount."""
+    path = os.path.expanduser("~/.kube/config")
+    return path if "KUBERNETES_SERVICE_HOST" not in os.environ and os.path.exists(path) else None
 
 
 def listen(text: str) -> tuple[str, int]:

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 
 import click
 
-from provisioner.cli import options
-from provisioner.cli.output import Cell, print_list, print_table
+from provisioner.cli import lists, options
+from provisioner.cli.output import Cell, Column, Listing, View, column_of_age, print_list
 from provisioner.commands.archives import list_archives
 from provisioner.core.archives import ArchiveRow, in_order
-from provisioner.core.listing import age
 from provisioner.settings import Settings
 
-_COLUMNS = ("ARCHIVE", "CLAIM", "CLASS", "CAPACITY", "ARCHIVED", "KEPT UNTIL", "EXPORT")
 _NEVER_EXPIRES = "for ever"
 """KEPT UNTIL of an archive without a retention time. Scripts read it."""
 
 
+def _claim(each: ArchiveRow) -> Cell:
+    claim = f"{each.namespace}/{each.claim}" if each.volume else "-"
+    return (f"{claim} ({each.why_not})", "yellow") if each.why_not else claim
+
+
+LISTING = Listing(
+    row=ArchiveRow,
+    columns=(
+        Column("ARCHIVE", "archive"),
+        Column("CLAIM", "claim", _claim),
+        Column("CLASS", "storage_class"),
+        Column("CAPACITY", "capacity"),
+        column_of_age("ARCHIVED", "archived"),
+        Column("KEPT UNTIL", "kept_until", lambda each: each.kept_until or _NEVER_EXPIRES),
+        Column("EXPORT", "export", wide=True),
+        Column("VOLUME", "volume", wide=True),
+        Column("DIRECTORY", "directory", wide=True),
+    ),
+    name=lambda each: each.archive,
+    none="no archives",
+)
+
+
 @click.command()
-@options.taking(options.output())
+@lists.listing
 @options.with_settings
-@click.option("-n", "--namespace", metavar="NAME", help="Only archives of claims in this namespace.")
-async def archives(settings: Settings, *, output: str, namespace: str | None) -> int:
+@options.taking(lists.in_namespace("archives of claims"))
+async def archives(settings: Settings, *, view: View, namespace: str | None, all_namespaces: bool) -> int:
     """List the archives on all exports.
 
     Shows the former claim of each archive, its age, and how long it is kept. CAPACITY is the size that the claim
@@ -40,28 +60,7 @@ async def archives(settings: Settings, *, output: str, namespace: str | None) ->
       kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner archives --namespace shop
     """
     found, scope = await list_archives(settings)
-    chosen = in_order(each for each in found if namespace in (None, each.namespace))
-    none = "no archives" if not namespace else f"no archives of namespace {namespace} ({len(found)} of others)"
-    return print_list(chosen, scope, output=output, print_rows=_print_rows, none=none)
-
-
-def _print_rows(chosen: Sequence[ArchiveRow]) -> None:
-    now = datetime.now(UTC)
-    rows: list[list[Cell]] = [
-        [
-            each.archive,
-            _claim(each),
-            each.storage_class or "-",
-            each.capacity or "-",
-            age(each.archived, now) or "-",
-            each.kept_until or _NEVER_EXPIRES,
-            each.export,
-        ]
-        for each in chosen
-    ]
-    print_table(_COLUMNS, rows)
-
-
-def _claim(each: ArchiveRow) -> tuple[str, str]:
-    claim = f"{each.namespace}/{each.claim}" if each.volume else "-"
-    return (f"{claim} ({each.why_not})", "yellow") if each.why_not else (claim, "")
+    wanted = None if all_namespaces else namespace
+    rows = in_order(each for each in found if wanted in (None, each.namespace))
+    none = f"no archives of namespace {wanted} ({len(found)} of others)" if wanted else LISTING.none
+    return print_list(rows, scope, replace(LISTING, none=none), view)

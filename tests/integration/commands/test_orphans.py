@@ -209,11 +209,16 @@ def test_a_vanished_cluster(site: Site, control_plane: ControlPlane, tmp_path: P
 
 
 def test_the_table(site: Site, control_plane: ControlPlane) -> None:
-    """Without a terminal, each orphan is one line, for any bytes in its name."""
+    """Each orphan is a paragraph, or with `-o wide` a line, for any bytes in its name."""
     os.mkdir(os.fsencode(site.export.root) + b"/odd-\xff")
     (site.export.root / "odd-\udcff" / "file").touch()
     done = orphans(control_plane, site.provisioner, site.export.flag)
     assert done.returncode == 0, done.stderr
+    what, why, fix = done.stdout.splitlines()
+    assert what.startswith("unknown: odd-")
+    assert why.startswith("    why:  no record")
+    assert fix.startswith("    fix:  ")
+    done = orphans(control_plane, site.provisioner, site.export.flag, "-o", "wide")
     heading, line = done.stdout.splitlines()
     assert heading.split()[:3] == ["KIND", "EXPORT", "DIRECTORY"]
     assert line.startswith("unknown  ")
