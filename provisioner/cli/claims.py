@@ -60,7 +60,7 @@ async def claims(
     choice = lists.chosen(namespace=namespace, all_namespaces=all_namespaces, selector=selector)
     sort_field = LISTING.sort_field(view)
     async with open_claims(settings, choice) as lister:
-        found = await lister.list()
+        found = await lister.read()
         click.echo(
             f"provisioner {settings.provisioner}: {count(len(found.classes), 'StorageClass')},"
             f" {count(found.served, 'claim')}",

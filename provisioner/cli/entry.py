@@ -24,6 +24,7 @@ GROUPS = {
         "check",
         "volumes",
         "claims",
+        "describe",
         "archives",
         "orphans",
         "instances",

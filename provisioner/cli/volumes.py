@@ -50,7 +50,7 @@ async def volumes(
     """
     choice = lists.chosen(namespace=namespace, all_namespaces=all_namespaces, selector=selector)
     async with open_volumes(settings, Query(choice=choice, class_name=class_name, pod=pod)) as lister:
-        found = await lister.list()
+        found = await lister.read()
         listing = _listing(found.volumes, _none(found, settings.provisioner, class_name, choice.namespace))
         sort_field = listing.sort_field(view)
         click.echo(f"looked at {count(found.total, 'PersistentVolume')}, {found.own} of provisioner"

@@ -44,7 +44,7 @@ class ClaimLister:
         self._version = ""
         self._shown: dict[str, ClaimRow] = {}
 
-    async def list(self) -> ClaimList:
+    async def read(self) -> ClaimList:
         """Return the Pending claims. Raises ClusterError."""
         provisioner = self._settings.provisioner
         self._classes = {each.name: each for each in await list_all(self._cluster, StorageClass)}
@@ -59,7 +59,7 @@ class ClaimLister:
         )
 
     async def changes(self) -> AsyncIterator[ClaimRow]:
-        """Yield each claim that becomes Pending, changes, or ceases to be Pending, after `list`."""
+        """Yield each claim that becomes Pending, changes, or ceases to be Pending, after `read`."""
         async for claim, is_deleted in changes(self._cluster, Claim, self._version):
             known = self._shown.get(claim.uid)
             if known is None and not (self._is_wanted(claim) and await self._is_served(claim)):

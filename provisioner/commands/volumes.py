@@ -75,7 +75,7 @@ class VolumeLister:
         self._version = ""
         self._shown: dict[str, VolumeRow] = {}
 
-    async def list(self) -> VolumeList:
+    async def read(self) -> VolumeList:
         """Return the volumes. Raises ClusterError, InvalidSettings if there is no such pod."""
         cluster, settings = self._cluster, self._settings
         volumes, self._version = await list_at(cluster, Volume)
@@ -96,7 +96,7 @@ class VolumeLister:
         )
 
     async def changes(self) -> AsyncIterator[VolumeRow]:
-        """Yield each row that changes after `list`; a deleted volume has the phase Deleted."""
+        """Yield each row that changes after `read`; a deleted volume has the phase Deleted."""
         async for volume, is_deleted in changes(self._cluster, Volume, self._version):
             if not volume.is_by(self._settings.provisioner):
                 continue

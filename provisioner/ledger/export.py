@@ -397,6 +397,21 @@ class Export:
         """Return the names of the archives at the export's root, with and without records."""
         return await self._reclaiming.archive_names()
 
+    async def set_aside(self, was: Record, at: datetime) -> str:
+        """Rename a directory that belongs to no volume to an archive with a record; return the archive's name.
+
+        `was` names the directory. Raises PathTaken if it is a volume's, an archive or another export, and PathMissing.
+        """
+        await self._occupancy.vet("", was)
+        return await self._reclaiming.set_aside(was, at)
+
+    async def enter_archive(self, archive: str, record: ArchiveRecord) -> None:
+        """Write the record of an archive that has none, so that an admin can expire it.
+
+        A record that is there already stays and counts. Raises Cause.RECORD if it cannot be read.
+        """
+        await self._reclaiming.enter_archive(archive, record)
+
     async def expire(self, archive: str, at: datetime) -> bool:
         """Move an archive that has a record into the trash, then end its record.
 

@@ -18,6 +18,7 @@ from provisioner.cli.entry import all_commands
 from provisioner.commands.version import Versions
 from provisioner.core import archives, checks, instances, listing, names, orphans, waiting
 from provisioner.core.checks import permissions
+from provisioner.core.description import Description
 from provisioner.core.parameters import ALIASES, KNOWN, parse
 from provisioner.core.quota import Reason as QuotaReason
 from provisioner.core.reasons import Reason
@@ -72,22 +73,23 @@ def test_every_default_is_the_flag_s() -> None:
     [
         ("volumes", {field.name for field in structs.fields(listing.VolumeRow)}),
         ("claims", {field.name for field in structs.fields(waiting.ClaimRow)}),
+        ("describe", {field.name for field in structs.fields(Description)}),
         ("archives", {field.name for field in structs.fields(archives.ArchiveRow)}),
         ("orphans", {field.name for field in structs.fields(orphans.Orphan)}),
         ("instances", {field.name for field in structs.fields(instances.InstanceRow)}),
         ("version", {field.name for field in structs.fields(Versions)}),
         ("check", {"ok", "findings"} | {field.name for field in dataclasses.fields(checks.Finding)}),
     ],
-    ids=["volumes", "claims", "archives", "orphans", "instances", "version", "check"],
+    ids=["volumes", "claims", "describe", "archives", "orphans", "instances", "version", "check"],
 )
 def test_every_field_is_explained(command: str, fields: set[str]) -> None:
     """The reference has each field that a command's JSON has, and no other."""
-    table = section("reference/json.md", "## Fields")
+    table = section("reference/json.md", "## Fields").split("\n## ")[0]
     (row,) = [line for line in table.splitlines() if line.startswith(f"| `{command}` |")]
     assert set(re.findall(r"`([a-z_]+)`", row.split("|")[2])) == fields
 
 
-PRINTED = "run|claims|check|volumes|archives|restore|orphans|recover|adopt|instances|version"
+PRINTED = "run|describe|claims|check|volumes|archives|restore|orphans|recover|adopt|instances|version"
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
