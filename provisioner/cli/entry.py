@@ -25,6 +25,7 @@ GROUPS = {
         "volumes",
         "claims",
         "describe",
+        "usage",
         "archives",
         "orphans",
         "instances",

@@ -6,7 +6,7 @@ in `provisioning`, `reclaiming` and `enrollment`; this module opens and probes a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Set
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -16,13 +16,14 @@ from provisioner.core.paths import PathIndex
 from provisioner.core.records import ArchiveRecord, Quota, Record
 from provisioner.core.recovery import Contents
 from provisioner.core.tenancy import UNKNOWN, Tenant
-from provisioner.ledger import aliases, layout, naming, nesting, opening, presence, symlinks
+from provisioner.ledger import aliases, layout, measuring, naming, nesting, opening, presence, symlinks
 from provisioner.ledger.answers import Answers
 from provisioner.ledger.copies import Copies
 from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.enrollment import Enrollment
 from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
+from provisioner.ledger.measuring import Measured
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
 from provisioner.ledger.reclaiming import Reclaiming
@@ -349,6 +350,10 @@ class Export:
             return record is not None and not await self._tree.is_empty(record.path)
         except PathMissing:
             return False
+
+    def measure(self, path: RelPath) -> AsyncGenerator[Measured, None]:
+        """Yield what was counted in a directory after each page of entries; see `ledger.measuring`."""
+        return measuring.measure(self._tree, path)
 
     async def missing(self, paths: Iterable[RelPath]) -> Set[RelPath]:
         """Return the paths at which there is nothing; see `ledger.presence`."""
