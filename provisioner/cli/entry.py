@@ -31,7 +31,7 @@ GROUPS = {
         "instances",
         "version",
     ),
-    "Repair": ("restore", "adopt", "recover"),
+    "Repair": ("restore", "adopt", "recover", "move"),
     "Shell": ("completion",),
 }
 """The commands by what they are for, in the order of the help text."""

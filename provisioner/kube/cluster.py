@@ -250,6 +250,11 @@ class KubeCluster:
             if not token:
                 return found
 
+    async def get_volume_manifest(self, name: str) -> dict[str, Any]:
+        """Return the whole object of a volume. Raises NotFound."""
+        call = self._call("get", "persistentvolumes", _volume_path(name))
+        return await self._ask(call, lambda body: msgspec.json.decode(body, type=dict[str, Any]))
+
     async def create_claim(self, namespace: str, body: Mapping[str, object]) -> Claim:
         """Create a claim. Raises AlreadyExists."""
         call = self._call("create", "persistentvolumeclaims", _claims_path(namespace), body=body)

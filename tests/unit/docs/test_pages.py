@@ -16,7 +16,7 @@ from msgspec import structs
 
 from provisioner.cli.entry import all_commands
 from provisioner.commands.version import Versions
-from provisioner.core import archives, checks, instances, listing, measured, names, orphans, waiting
+from provisioner.core import archives, checks, instances, listing, measured, moving, names, orphans, waiting
 from provisioner.core.checks import permissions
 from provisioner.core.description import Description
 from provisioner.core.parameters import ALIASES, KNOWN, parse
@@ -73,6 +73,7 @@ def test_every_default_is_the_flag_s() -> None:
     [
         ("volumes", {field.name for field in structs.fields(listing.VolumeRow)}),
         ("claims", {field.name for field in structs.fields(waiting.ClaimRow)}),
+        ("move", {field.name for field in structs.fields(moving.MoveRow)}),
         ("usage", {field.name for field in structs.fields(measured.UsageRow)}),
         ("describe", {field.name for field in structs.fields(Description)}),
         ("archives", {field.name for field in structs.fields(archives.ArchiveRow)}),
@@ -81,7 +82,7 @@ def test_every_default_is_the_flag_s() -> None:
         ("version", {field.name for field in structs.fields(Versions)}),
         ("check", {"ok", "findings"} | {field.name for field in dataclasses.fields(checks.Finding)}),
     ],
-    ids=["volumes", "claims", "usage", "describe", "archives", "orphans", "instances", "version", "check"],
+    ids=["volumes", "claims", "move", "usage", "describe", "archives", "orphans", "instances", "version", "check"],
 )
 def test_every_field_is_explained(command: str, fields: set[str]) -> None:
     """The reference has each field that a command's JSON has, and no other."""
@@ -90,7 +91,7 @@ def test_every_field_is_explained(command: str, fields: set[str]) -> None:
     assert set(re.findall(r"`([a-z_]+)`", row.split("|")[2])) == fields
 
 
-PRINTED = "run|usage|describe|claims|check|volumes|archives|restore|orphans|recover|adopt|instances|version"
+PRINTED = "run|move|usage|describe|claims|check|volumes|archives|restore|orphans|recover|adopt|instances|version"
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
