@@ -27,6 +27,7 @@ GROUPS = {
         "describe",
         "usage",
         "archives",
+        "snapshots",
         "orphans",
         "instances",
         "version",

@@ -66,8 +66,8 @@ def test_one_page(control_plane: ControlPlane, served: ServedStorage, service: S
         assert {**other, "events": None} == {**page, "events": None}
 
     text = describe(control_plane, served, f"{served.namespace}/data").stdout
-    for words in ("Claim:\n", f" {name}\n", "Pods:\n", "reader", "    agrees:", "Events:\n"):
-        assert words in text
+    for said in ("Claim:\n", f" {name}\n", "Pods:\n", "reader", "    agrees:", "Events:\n"):
+        assert said in text
 
 
 def test_nothing_of_that_name(control_plane: ControlPlane, served: ServedStorage) -> None:
