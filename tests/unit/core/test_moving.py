@@ -152,7 +152,7 @@ def test_the_new_volume() -> None:
     assert moving.finalizers_of({"metadata": {}}) == []
 
 
-def test_the_record_meanwhile() -> None:
+def test_the_record_during_a_move() -> None:
     """The record names no object until the new one is known, and follows the mount options of the class."""
     assert moving.unsettled(RECORD, None) == structs.replace(RECORD, volume_uid=NO_OBJECT)
     assert moving.unsettled(RECORD, ["port=1", "hard"]).mount_options == "port=1,hard"

@@ -626,7 +626,7 @@ async def test_an_unfinished_restore_below_another_clusters_directory() -> None:
 # ------------------------------------------------------------------------------------------------------- by an admin
 
 
-def nobody(directory: str) -> Record:
+def without_owner(directory: str) -> Record:
     return no_owner(directory, times.text(AT), "cluster-1")
 
 
@@ -637,7 +637,7 @@ async def test_an_archive_without_a_record_gets_one_first() -> None:
     tree.write_file((bare, "old"), b"old")
     export = await opened(tree)
     for _ in range(2):
-        await export.enter_archive(bare, unowned(bare, times.text(AT), nobody(bare)))
+        await export.enter_archive(bare, unowned(bare, times.text(AT), without_owner(bare)))
     assert ledger(tree, "archives") == [bare]
     assert await export.expire(bare, LATER)
     assert ledger(tree, "archives") == []
@@ -654,7 +654,7 @@ async def test_a_record_of_another_version_stays() -> None:
     await tree.make_symlink((".provisioner", "archives", bare), "of another version")
     export = await opened(tree)
     with pytest.raises(ExportError) as caught:
-        await export.enter_archive(bare, unowned(bare, times.text(AT), nobody(bare)))
+        await export.enter_archive(bare, unowned(bare, times.text(AT), without_owner(bare)))
     assert caught.value.cause is Cause.RECORD
     assert tree.look((bare, "old")) == File(b"old")
 
@@ -663,13 +663,13 @@ async def test_a_directory_of_no_volume_becomes_an_archive() -> None:
     """A directory without an owner is renamed to an archive with a record; a volume's directory is not."""
     tree = await filled()
     export = await opened(tree)
-    name = await export.set_aside(nobody("stranger"), AT)
+    name = await export.set_aside(without_owner("stranger"), AT)
     assert tree.look((name, "precious")) == File(b"precious")
     assert "stranger" not in tree.root.entries
     assert export.archived[name].was.directory == "stranger"
     for taken in ("a", "a/inner", name):
         with pytest.raises(PathTaken):
-            await export.set_aside(nobody(taken), AT)
+            await export.set_aside(without_owner(taken), AT)
     assert places_of_data(tree) == ["a"]
 
 
@@ -677,5 +677,5 @@ async def test_a_directory_that_is_gone_leaves_no_record() -> None:
     """If the directory is gone, there is no record of an archive either."""
     tree = await filled()
     with pytest.raises(PathMissing):
-        await (await opened(tree)).set_aside(nobody("nothere"), AT)
+        await (await opened(tree)).set_aside(without_owner("nothere"), AT)
     assert ledger(tree, "archives") == []

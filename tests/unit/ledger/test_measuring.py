@@ -29,7 +29,7 @@ async def measured(tree: MemoryTree, path: RelPath = ("v",)) -> Measured:
 
 
 async def test_everything_counts_once() -> None:
-    """All objects below the directory count, one with two names once, and nothing beside it."""
+    """All objects below the directory count, one with two names once, and nothing outside of it."""
     tree = await tree_with_files()
     found = await measured(tree)
     directories = (await tree.files.look(("v",))).used_bytes + (await tree.files.look(("v", "inner"))).used_bytes
