@@ -64,6 +64,8 @@ _NUMBERS = ("used_bytes", "files", "percent")
               help="Entries per second that a walk reads at most.")  # fmt: skip
 @click.option("--budget", "budget_s", type=options.Duration(), metavar="TIME",
               help="Stop walking after this time, and print what was counted.")  # fmt: skip
+@click.option("--resume", metavar="FILE",
+              help="Keep here what was counted, and go on from there the next time.")  # fmt: skip
 @options.with_settings
 async def usage(
     settings: Settings,
@@ -77,13 +79,15 @@ async def usage(
     walk: bool,
     rate: int,
     budget_s: float | None,
+    resume: str | None,
 ) -> int:
     """Show what each volume uses, the largest first.
 
     Takes the answers of the quota agent on the server, where one is at work. Otherwise walks the volume's directory
     and adds up the space of all files: at most --rate entries per second, and never more than half of the server's
-    time. Ctrl-C stops the walk and prints what was counted; `>` marks a volume that was not counted to its end. Needs
-    access to the exports. Takes the flags and the environment of `run`: replace `run` with `usage`.
+    time. Ctrl-C stops the walk and prints what was counted; `>` marks a volume that was not counted to its end. With
+    --resume, the next run goes on where this one has stopped. Needs access to the exports. Takes the flags and the
+    environment of `run`: replace `run` with `usage`.
 
     The standard error lists the exports that were read, and the progress. Exit status 0 if the usage of all volumes is
     known, 1 if not, 2 for unusable settings, 130 after Ctrl-C.
@@ -97,6 +101,8 @@ async def usage(
     status = 0
     async with open_meter(settings, choice, class_name) as meter:
         print_scope(meter.scope)
+        if resume:
+            meter.resume(resume)
         await meter.ask_agents()
         try:
             if walk and not await meter.walk(Pace(entries_per_s=rate, budget_s=budget_s or None), _progress()):
@@ -104,6 +110,8 @@ async def usage(
         except asyncio.CancelledError:
             click.echo("interrupted: the list is not complete", err=True)
             status = _INTERRUPTED
+        if resume:
+            meter.keep(resume)
         rows = list(meter.rows.values())
     rows = largest_first(rows, field) if field in _NUMBERS else by_field(rows, field)
     Printer(LISTING, view).print(rows[:top])

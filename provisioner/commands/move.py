@@ -25,7 +25,7 @@ from provisioner.commands.session import connect, list_all
 from provisioner.commands.wiring import build_registry
 from provisioner.core import classes, mount_options, moving, names
 from provisioner.core.errors import InvalidSettings
-from provisioner.core.locations import Location, RelPath
+from provisioner.core.locations import NFS_PORT, Location, RelPath
 from provisioner.core.mount_options import MountOptions
 from provisioner.core.moving import Facts, MoveRow, NotMoved, Sighting
 from provisioner.core.objects import Claim, StorageClass, Volume
@@ -228,11 +228,9 @@ async def open_mover(settings: Settings, order: Order) -> AsyncIterator[Mover]:
         of_class = _classes_on(order.new, await list_all(cluster, StorageClass), settings)
         registry = build_registry(settings)
         try:
-            old_options = next(
-                (options for volume, _ in on_old if (options := _parsed(volume.spec.mount_options)) is not None),
-                MountOptions(),
-            )
-            new_options = next(map(classes.mount_options_of, of_class.values()), MountOptions())
+            # As pods reach it: volumes keep their mount options, unless their class names the new address.
+            old_options = next((_options(volume) for volume, _ in on_old), MountOptions())
+            new_options = next(map(classes.mount_options_of, of_class.values()), old_options)
             # Each by itself: two that have one ledger must not stand for each other here.
             old = registry.get(order.old, old_options)
             new = registry.get(order.new, new_options)
@@ -240,7 +238,13 @@ async def open_mover(settings: Settings, order: Order) -> AsyncIterator[Mover]:
             proof = moving.prove(await _sight(old, order.old), await _sight(new, order.new), carried)
             mover = Mover(cluster, settings, order, new, proof)
             mover.options = {name: each.mount_options for name, each in of_class.items()}
-            chosen = [each for each in on_old if not order.volumes or each[0].name in order.volumes]
+            chosen = [
+                (volume, path)
+                for volume, path in on_old
+                # Two servers that differ only in their port are two addresses.
+                if (not order.volumes or volume.name in order.volumes)
+                and _port(volume) == (old_options.port or NFS_PORT)
+            ]
             mover.candidates = await _candidates(mover, chosen)
             yield mover
         except ExportError as exc:
@@ -265,11 +269,16 @@ def _classes_on(new: Location, found: Sequence[StorageClass], settings: Settings
     return on_new
 
 
-def _parsed(options: Sequence[str]) -> MountOptions | None:
+def _options(volume: Volume) -> MountOptions:
+    """Return the mount options of a volume; those that cannot be used count as none."""
     try:
-        return mount_options.parse(tuple(options))
+        return mount_options.parse(volume.spec.mount_options)
     except InvalidSettings:
-        return None
+        return MountOptions()
+
+
+def _port(volume: Volume) -> int:
+    return _options(volume).port or NFS_PORT
 
 
 async def _sight(export: Export, location: Location) -> Sighting:

@@ -11,9 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
 
 from provisioner.commands.session import Session, connect, list_all, open_session_on
 from provisioner.core import measured
+from provisioner.core.errors import InvalidSettings
 from provisioner.core.listing import VolumeRow, listed
 from provisioner.core.locations import RelPath
 from provisioner.core.measured import UsageRow
@@ -83,6 +87,31 @@ class Meter:
         except TimeoutError:
             return False
         return True
+
+    def resume(self, path: str) -> None:
+        """Take what an earlier walk has counted to the end. Raises InvalidSettings if the file cannot be read."""
+        try:
+            with open(path, "rb") as file:
+                counted = msgspec.json.decode(file.read(), type=list[UsageRow])
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError) as exc:
+            raise InvalidSettings(f"--resume {path}: it is not the file of an earlier walk: {exc}") from exc
+        for row in counted:
+            known = self.rows.get(row.volume)
+            if known is not None and (known.export, known.directory) == (row.export, row.directory):
+                self.rows[row.volume] = row
+
+    def keep(self, path: str) -> None:
+        """Write what the walk has counted to the end, or remove the file if nothing is left to count."""
+        counted = [row for row in self.rows.values() if row.source == "walk" and row.complete]
+        try:
+            if all(row.complete for row in self.rows.values()):
+                Path(path).unlink(missing_ok=True)
+            else:
+                Path(path).write_bytes(msgspec.json.encode(counted))
+        except OSError as exc:
+            raise InvalidSettings(f"--resume {path}: {exc.strerror}: name a file that can be written") from exc
 
     async def _walk(self, place: _Place, pace: Pace, report: Report) -> None:
         name = place.volume.volume

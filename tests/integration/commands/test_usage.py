@@ -65,6 +65,16 @@ def test_interrupted(control_plane: ControlPlane, served: ServedStorage) -> None
     (row,) = json.loads(out_of_time.stdout)
     assert row["used_bytes"] is not None
     assert not row["complete"]
+    served.volume(name="few")
+    state = served.export.root.parent / "counted.json"
+    resume = (f"--namespace={served.namespace}", served.export.flag, "-o", "json", f"--resume={state}")
+    first = command(control_plane, "usage", served.provisioner, *resume, "--budget=20s", "--rate=10")
+    assert state.exists() is not all(each["complete"] for each in json.loads(first.stdout))
+    second = command(control_plane, "usage", served.provisioner, *resume)
+    assert all(each["complete"] for each in json.loads(second.stdout))
+    assert not state.exists()
+    state.write_text("{")
+    assert command(control_plane, "usage", served.provisioner, *resume).returncode == 2
     words = [sys.executable, "-m", "provisioner", "usage", f"--kubeconfig={control_plane.kubeconfig}"]
     words += [f"--provisioner-name={served.provisioner}", *flags]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as walking:
