@@ -1,0 +1,122 @@
+"""Kubernetes' storage tests as one binary, built once and cached like the control plane; each run is one spec."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from testbed import binaries
+from testbed.binaries import Progress, silent
+from testbed.processes import tail
+from tests.conformance import specs
+from tests.conformance.specs import Result
+
+DIRECTORY = Path(__file__).parent
+DRIVER = DIRECTORY / "driver.yaml"
+
+SUITE = replace(
+    binaries.CONTROL_PLANE,
+    name="conformance",
+    module=DIRECTORY,
+    packages={"conformance.test": "github.com/nfs-provisioner/nfs-provisioner/tests/conformance"},
+    takes="8 minutes on two idle cores, 25 on busy ones",
+    named_by=None,
+    tests=True,
+)
+"""The suite itself: main_test.go chooses what it contains."""
+
+AGNHOST = replace(
+    SUITE, name="agnhost", packages={"agnhost": "k8s.io/kubernetes/test/images/agnhost"}, takes="a minute", tests=False
+)
+"""The program in the pods of some specs."""
+
+WITHOUT_NODES = (
+    "--num-nodes=1",
+    "--allowed-not-ready-nodes=-1",
+    "--e2e-verify-service-account=false",
+)
+"""Flags for a control plane that no node has joined."""
+
+SPEC_S = 3600.0
+_DRY_RUN_S = 120.0
+
+
+class SuiteFailed(Exception):
+    """The suite did not run a spec; the text is the end of its output."""
+
+
+class Suite:
+    """The suite against one cluster. `directory` keeps a JUnit report and the output of each spec."""
+
+    def __init__(
+        self,
+        kubeconfig: Path,
+        directory: Path,
+        *,
+        driver: Mapping[str, Any] | None = None,
+        flags: tuple[str, ...] = (),
+        progress: Progress = silent,
+    ) -> None:
+        """`driver` overrides fields of driver.yaml; the first use on a machine builds the binary.
+
+        Raises BinariesMissing.
+        """
+        binary = binaries.locate(tuple(SUITE.packages), SUITE, progress=progress) / "conformance.test"
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        # JSON is YAML too.
+        file = directory / "driver.yaml"
+        file.write_text(json.dumps(_merged(yaml.safe_load(DRIVER.read_text()), driver or {})))
+        self._command: list[str | Path] = [
+            *(binary, f"--kubeconfig={kubeconfig}", "--provider=skeleton", f"--repo-root={directory}"),
+            *(f"--storage.testdriver={file}", "--gather-resource-usage=none", "--ginkgo.no-color", "--ginkgo.v"),
+            *flags,
+        ]
+
+    def names(self) -> list[str]:
+        """Return the names of all specs for the driver, whether they apply or not."""
+        report = self._run("External.Storage", "dry-run", "--ginkgo.dry-run", timeout_s=_DRY_RUN_S)
+        return [result.name for result in report if result.status == "passed"]
+
+    def run(self, name: str) -> Result:
+        """Run one spec. Raises SuiteFailed if the suite does not run it."""
+        began = time.monotonic()
+        label = re.sub(r"[^a-zA-Z0-9]+", "-", specs.short(name)).strip("-")[:150]
+        # The last spec of a file can have a name that begins like another one's.
+        found = self._run(f"{re.escape(name)}$", label, timeout_s=SPEC_S)
+        results = [result for result in found if result.name == name]
+        if len(results) != 1:
+            raise SuiteFailed(f"{name}: the report {self._directory / label} has {len(results)} results")
+        return replace(results[0], seconds=results[0].seconds or time.monotonic() - began)
+
+    def _run(self, focus: str, label: str, *flags: str, timeout_s: float) -> list[Result]:
+        directory = self._directory / label
+        directory.mkdir(exist_ok=True)
+        report = directory / "junit_01.xml"
+        report.unlink(missing_ok=True)
+        limits = (f"--ginkgo.timeout={timeout_s:.0f}s", f"--report-dir={directory}")
+        command = [*self._command, f"--ginkgo.focus={focus}", *limits, *flags]
+        log = directory / "output.log"
+        with log.open("wb") as output:
+            # The suite's own limit comes first, and it cleans up after that.
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=timeout_s + 300)
+        if not report.exists():
+            raise SuiteFailed(f"{label}: no report\n{tail(log)}")
+        return list(specs.read(report.read_bytes()))
+
+
+def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a nested mapping with some of its fields changed."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = base.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
