@@ -12,8 +12,6 @@ PREFIX = "[sig-storage] External Storage [Driver: nfs-provisioner] "
 DATA = f"{PREFIX}[Testpattern: Dynamic PV (default fs)] volumes should store data"
 STRESS = f"{PREFIX}[Testpattern: Dynamic PV (default fs)] volume-stress multiple pods should access it [Serial] [Slow]"
 RESTORE = f"{PREFIX}[Feature:VolumeSnapshotDataSource] [Testpattern: Dynamic PV (default fs)] provisioning restores"
-    f"{PREFIX}[Feature:VolumeSnapshotDataSource] [Testpattern: Dynamic PV (default fs)] provisioning should restore"
-)
 SNAPSHOT = f"{PREFIX}[Feature:VolumeSnapshotDataSource] [Testpattern: Dynamic Snapshot] snapshottable should create"
 DISRUPTIVE = f"{PREFIX}[Testpattern: Dynamic PV (default fs)] disruptive [Disruptive] should survive [Slow]"
 
