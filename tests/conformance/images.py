@@ -1,6 +1,7 @@
 """The images of the pods in Kubernetes' storage tests, under their exact names, from Debian packages: no registry.
 
 The names and versions are those of test/utils/image/manifest.go of the pinned release of Kubernetes.
+`python -m tests.conformance.images` builds them, and the suite itself, unless they exist.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from testbed import binaries
-from testbed.binaries import Progress, silent
+from testbed.binaries import BinariesMissing, Progress, silent
+from testbed.commands import exit_status, to_terminal
 from tests.conformance import suite
-from tests.e2e.nodes import workloads
+from tests.e2e.nodes import cluster, workloads
 from tests.e2e.nodes.cluster import NodeCluster
+from tests.e2e.nodes.debian import CommandFailed
 from tests.e2e.nodes.workloads import Archive, Workload
 
 REGISTRY = "registry.k8s.io/e2e-test-images"
@@ -92,23 +96,42 @@ def _write_applets(layer: Path, busybox: Path) -> None:
             packed.addfile(entry)
 
 
-def provide(cluster: NodeCluster, archive: Path) -> None:
+def provide(nodes: NodeCluster, archive: Path) -> None:
     """Import the archive into the containerd of each node, which reads it from the export, and add the aliases.
 
     Raises ScriptFailed, ServerFailed.
     """
-    shared = cluster.export / archive.name
+    shared = nodes.export / archive.name
     shutil.copyfile(archive, shared)
     aliases = "; ".join(f"ctr --namespace k8s.io images tag {old} {new}" for old, new in ALIASES.items())
     script = f"""
         set -e
-        mount -t nfs -o vers=4.1,port={cluster.nfs_port},proto=tcp,ro {cluster.nfs_server}:{cluster.nfs_path} /mnt
+        mount -t nfs -o vers=4.1,port={nodes.nfs_port},proto=tcp,ro {nodes.nfs_server}:{nodes.nfs_path} /mnt
         trap 'umount /mnt' EXIT
         ctr --namespace k8s.io images import /mnt/{archive.name}
         {aliases}
     """
     try:
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda node: node.run(script, timeout_s=_IMPORT_S), cluster.nodes))
+            list(pool.map(lambda node: node.run(script, timeout_s=_IMPORT_S), nodes.nodes))
     finally:
         shared.unlink()
+
+
+def main() -> int:
+    """Build the suite and the images of its pods, and print the path of the images; return the exit status."""
+    progress = to_terminal()
+    if reason := cluster.missing():
+        print(reason, file=sys.stderr)
+        return 0
+
+    def build() -> int:
+        suite.locate(progress)
+        print(locate(progress))
+        return 0
+
+    return exit_status(build, BinariesMissing, CommandFailed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -77,10 +77,7 @@ def _named(result: Result) -> str:
 
 
 def _reason(result: Result) -> str:
-    for part, why in specs.SKIPPED:
-        if part in result.name:
-            return why
-    return _escaped(result.why.splitlines()[0] if result.why else "")
+    return specs.known_skip(result.name) or _escaped((result.why.splitlines() or [""])[0])
 
 
 def _escaped(text: str) -> str:

@@ -78,6 +78,11 @@ def reason(name: str, *, snapshots: bool) -> str:
     return ""
 
 
+def known_skip(name: str) -> str:
+    """Return why the suite itself skips a spec for this driver, or ""."""
+    return next((why for part, why in SKIPPED if part in name), "")
+
+
 def serial(name: str) -> bool:
     """Whether a spec must run alone."""
     return "[Serial]" in name

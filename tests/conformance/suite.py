@@ -49,6 +49,12 @@ SPEC_S = 3600.0
 _DRY_RUN_S = 120.0
 
 
+def locate(progress: Progress = silent) -> Path:
+    """Return the suite's binary; the first call builds it, in minutes. Raises BinariesMissing."""
+    (name,) = SUITE.packages
+    return binaries.locate((name,), SUITE, progress=progress) / name
+
+
 class SuiteFailed(Exception):
     """The suite did not run a spec; the text is the end of its output."""
 
@@ -69,7 +75,7 @@ class Suite:
 
         Raises BinariesMissing.
         """
-        binary = binaries.locate(tuple(SUITE.packages), SUITE, progress=progress) / "conformance.test"
+        binary = locate(progress)
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         # JSON is YAML too.
