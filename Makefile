@@ -47,7 +47,7 @@ $(STAMP): requirements-dev.txt pyproject.toml testbed/pyproject.toml
 	@problems=$$($(BIN)/python -m pip --disable-pip-version-check check) || { echo "$$problems"; exit 1; }
 	@touch $@
 
-testbed: $(STAMP) ## prepare the control plane and Helm (built once, 8 to 45 minutes) and the NFS server for tests
+testbed: $(STAMP) ## prepare the control plane, Helm and the snapshot-controller (built once, 15 to 60 minutes) and the NFS server for tests
 	@$(BIN)/python -m testbed build >/dev/null
 	@$(BIN)/python -m testbed install || echo "tests that need a missing program will be skipped"
 

@@ -62,6 +62,8 @@ class Settings:
     workers: int
     volume_metrics: bool
     """Whether each volume has metrics of its own."""
+    snapshots: bool = False
+    """Whether VolumeSnapshots are served."""
 
     @property
     def lease_name(self) -> str:

@@ -126,6 +126,9 @@ def daemon(*, hidden: bool = False) -> list[Option[Any]]:
         click.option("--volume-metrics/--no-volume-metrics", envvar="VOLUME_METRICS", default=False, show_default=True,
                      show_envvar=True, hidden=hidden, help="Serve metrics of single volumes, labelled with their"
                      " claims."),
+        click.option("--snapshots/--no-snapshots", envvar="SNAPSHOTS", default=False, show_default=True,
+                     show_envvar=True, hidden=hidden, help="Serve VolumeSnapshots whose class names this provisioner;"
+                     " needs the CRDs and the snapshot-controller of kubernetes-csi/external-snapshotter."),
         click.option("--log-format", envvar="LOG_FORMAT", type=click.Choice(["json", "console"]), show_envvar=True,
                      hidden=hidden, help="Log format; by default json unless the standard error is a terminal."),
         click.option("--log-level", envvar="LOG_LEVEL", default="info", show_default=True, show_envvar=True,
@@ -169,6 +172,7 @@ def settings(
     listen: str,
     workers: int,
     volume_metrics: bool,
+    snapshots: bool,
 ) -> setting.Settings:
     """Return the values of the flags as settings. Raises InvalidSettings."""
     all_exports = setting.exports([setting.export(text) for text in exports], nfs_server or None, nfs_path or None)
@@ -193,6 +197,7 @@ def settings(
         listen_port=port,
         workers=workers,
         volume_metrics=volume_metrics,
+        snapshots=snapshots,
     )
 
 

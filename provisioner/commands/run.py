@@ -37,6 +37,9 @@ _RESOURCES: dict[Kind, str] = {
     "claims": "persistentvolumeclaims",
     "volumes": "persistentvolumes",
     "classes": "storageclasses",
+    "snapshots": "volumesnapshots",
+    "snapshot_contents": "volumesnapshotcontents",
+    "snapshot_classes": "volumesnapshotclasses",
 }
 _DRAIN_S = 1.0
 """How long the process writes outstanding events after the Lease is released."""
@@ -54,7 +57,12 @@ async def run(settings: Settings) -> None:
     exports = build_registry(settings, observe=metrics.export_call)
     _log_start(settings, identity)
     async with _cluster(settings, identity, metrics) as cluster:
-        cache = ClusterCache(settings.provisioner, places=exports.places, count=metrics.unexpected)
+        cache = ClusterCache(
+            settings.provisioner,
+            places=exports.places,
+            count=metrics.unexpected,
+            with_snapshots=settings.snapshots,
+        )
         health = ExportHealth(exports, clock, metrics, marked=cache.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         ctx = ControllerContext(

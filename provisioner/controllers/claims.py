@@ -106,14 +106,18 @@ class ClaimController:
                 on_added=self._class_changed, on_updated=lambda _, changed: self._class_changed(changed)
             ),
             cache.volumes.subscribed(on_deleted=self._volume_deleted),
+            cache.snapshots.subscribed(on_updated=lambda _, snapshot: self._source_changed(snapshot.key)),
         ):
             yield
 
     def _claim_changed(self, claim: Claim) -> None:
-        for uid in sorted(self._awaited.pop(claim.key, ())):
-            self._queue.add(uid)
+        self._source_changed(claim.key)
         if claims.is_unfinished(claim):
             self._queue.add(claim.uid)
+
+    def _source_changed(self, key: str) -> None:
+        for uid in sorted(self._awaited.pop(key, ())):
+            self._queue.add(uid)
 
     def _claim_deleted(self, claim: Claim) -> None:
         self._namespaces.claim_gone(claim.metadata.namespace)

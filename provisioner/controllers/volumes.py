@@ -257,8 +257,13 @@ class VolumeController:
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> Requeue | None:
         """Reclaim storage, volume, finalizer and record, in this order, so that a crash at any point can be resumed.
 
-        A volume that is being cloned waits for the end of the copy.
+        A volume that is being copied waits for the end of the copy.
         """
+        snapshot = self._clones.snapshot_of(volume)
+        if snapshot is not None:
+            self._ctx.recorder.volume(volume, "Normal", names.VOLUME_CLONED, volumes.snapshot_message(snapshot))
+            log.debug("volume_left", volume=volume.name, why="a snapshot of it is being taken")
+            return AWAITING_CHANGE
         reader = self._clones.reader_of(volume)
         if reader is not None:
             self._ctx.recorder.volume(volume, "Normal", names.VOLUME_CLONED, volumes.cloned_message(reader))

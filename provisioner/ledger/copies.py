@@ -22,6 +22,7 @@ from contextlib import suppress
 
 from msgspec import structs
 
+from provisioner.core import names
 from provisioner.core.locations import RelPath
 from provisioner.core.records import Record, encode
 from provisioner.ledger import layout, modes, symlinks
@@ -106,25 +107,25 @@ class Copies:
         await self.discard(volume_name)
         if held.copied:
             _, proof = await self._records.require_unchanged(volume_name)
-            await self._trash(held.path, f"{layout.COPY}{volume_name}.{held.copied}", proof)
+            await self.trash(held.path, f"{layout.COPY}{volume_name}.{held.copied}", proof)
 
     async def discard(self, volume_name: str) -> None:
         """Move what a volume has in `copies` into the trash."""
         for name in await self._names():
             if _volume_of(name) == volume_name:
-                await self._trash((*layout.COPIES, name), layout.COPY + name)
+                await self.trash((*layout.COPIES, name), layout.COPY + name)
 
     async def discard_unneeded(self) -> int:
-        """Move the copies for which there is no pending record into the trash; return how many.
+        """Move the copies that neither a pending volume nor a snapshot needs into the trash; return how many.
 
         A former leader can have left some, by calls that came late.
         """
         discarded = 0
         for name in await self._names():
             try:
-                await self._tree.read_symlink(layout.of("pending", _volume_of(name)))
+                await self._tree.read_symlink(_needed_by(name))
             except PathMissing:
-                await self._trash((*layout.COPIES, name), layout.COPY + name)
+                await self.trash((*layout.COPIES, name), layout.COPY + name)
                 discarded += 1
         return discarded
 
@@ -133,7 +134,7 @@ class Copies:
             return sorted(entry.name for entry in await self._tree.list(layout.COPIES) if entry.type == "directory")
         return []
 
-    async def _trash(self, path: RelPath, name: str, *proofs: Proof) -> None:
+    async def trash(self, path: RelPath, name: str, *proofs: Proof) -> None:
         """Rename a directory into the trash, under a name that is free. Success if it is gone."""
         for number in range(_TRIES):
             try:
@@ -156,6 +157,12 @@ class Copies:
 
 def _volume_of(name: str) -> str:
     return name.rpartition(".")[0] or name
+
+
+def _needed_by(name: str) -> RelPath:
+    """Return the path of the record that a copy is for."""
+    handle = names.snapshot_handle(_volume_of(name))
+    return layout.begun_snapshot(handle) if handle else layout.of("pending", _volume_of(name))
 
 
 def _proof(volume_name: str, held: Record) -> Proof:

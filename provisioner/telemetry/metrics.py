@@ -33,6 +33,7 @@ Loop = Literal[
     "purge",
     "reflector",
     "retention",
+    "snapshots",
     "sweep",
     "takeover",
     "usage",

@@ -43,6 +43,10 @@
 - name: VOLUME_METRICS
   value: "true"
 {{- end }}
+{{- if .Values.snapshots.enabled }}
+- name: SNAPSHOTS
+  value: "true"
+{{- end }}
 - name: LOG_FORMAT
   value: {{ .Values.log.format | quote }}
 - name: LOG_LEVEL

@@ -28,11 +28,11 @@ true
 {{- $classes := prepend .Values.storageClasses .Values.storageClass -}}
 
 {{- include "nfs-provisioner.booleans" (dict "in" .Values "keys" (list "enabled" "buildMode" "lowSourcePorts" "volumeMetrics")) -}}
-{{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" "quotaAgent" "autoGrow" -}}
+{{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" "quotaAgent" "autoGrow" "snapshots" -}}
 {{- include "nfs-provisioner.booleans" (dict "in" (get $values .) "keys" (list "enabled")) -}}
 {{- end -}}
 {{- include "nfs-provisioner.booleans" (dict "in" .Values.quotaAgent "keys" (list "allVolumes" "liftArchives" "rootIsHeld")) -}}
-{{- range list .Values.storageClass .Values.rbac .Values.serviceAccount -}}
+{{- range list .Values.storageClass .Values.rbac .Values.serviceAccount .Values.snapshots.class -}}
 {{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "create")) -}}
 {{- end -}}
 {{- range $classes -}}

@@ -94,6 +94,7 @@ def settings_without(monkeypatch: pytest.MonkeyPatch, variable: str) -> Settings
         ("require-mount", "REQUIRE_MOUNT", "require_mount"),
         ("leader-election", "ENABLE_LEADER_ELECTION", "leader_election"),
         ("volume-metrics", "VOLUME_METRICS", "volume_metrics"),
+        ("snapshots", "SNAPSHOTS", "snapshots"),
     ],
 )
 def test_switches(monkeypatch: pytest.MonkeyPatch, flag: str, variable: str, field: str) -> None:
