@@ -75,7 +75,7 @@ image: $(STAMP) ## build the image, and an NFS server image for tests; as root i
 
 e2e: testbed ## test the image and the chart as deployed; skipped, with the reason, where Docker cannot run
 	@$(BIN)/python -m testbed.docker --or-skip bash -ec '$(MAKE) image; \
-	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/python -m tests.conformance.images >/dev/null; \
+	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/python -m tests.conformance.suite; \
 	  $(BIN)/pytest tests/e2e -m "$(MARKED)" $(PYTEST_FLAGS)'
 
 # FAULTS=leader kills the leader every two minutes, FAULTS=server one of two NFS servers. ONLY=… runs specs by their names.

@@ -6,18 +6,19 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from provisioner import __version__
-from testbed import binaries
+from testbed import binaries, snapshots
 from testbed.binaries import Progress, silent
 from testbed.cluster import ControlPlane
 from testbed.ganesha import Export, Ganesha
-from tests.conformance import images, specs
+from tests.conformance import specs
 from tests.conformance.specs import Result
 from tests.conformance.suite import WITHOUT_NODES, Suite
 from tests.e2e.installed import Installed
@@ -67,25 +68,30 @@ def about(installed: Installed, fault: str) -> dict[str, str]:
 
 
 def on_nodes(installed: Installed, directory: Path, *, progress: Progress = silent) -> Suite:
-    """Return the suite for the release's cluster, whose nodes get the images of its pods."""
+    """Return the suite for the release's cluster. Raises BinariesMissing."""
     cluster = installed.cluster
-    archive = images.locate(progress)
     options = cluster.api.get(f"{CLASSES}/{_CLASS}")["mountOptions"]
     # A spec replaces the class's options by its own ones, but the port is not NFS's own.
-    driver = {
-        "DriverInfo": {"RequiredMountOption": {option: {} for option in options}, "PerformanceTestOptions": _FEWER}
-    }
-    suite = Suite(cluster.kubeconfig, directory, driver=driver, progress=progress)
-    progress("importing the images of the suite into the nodes")
-    began = time.monotonic()
-    images.provide(cluster, archive)
-    progress(f"imported after {time.monotonic() - began:.0f} s")
-    return suite
+    driver = {"RequiredMountOption": {option: {} for option in options}, "PerformanceTestOptions": _FEWER}
+    return Suite(cluster.kubeconfig, directory, driver={"DriverInfo": driver}, progress=progress)
 
 
-def left_out(names: Iterable[str], *, snapshots: bool) -> list[Result]:
+@contextmanager
+def snapshots_of(installed: Installed) -> Iterator[None]:
+    """Run the stock snapshot-controller, with a class for the release. Raises BinariesMissing, ServerFailed."""
+    plane = installed.cluster.control_plane
+    snapshots.create_crds(plane)
+    with snapshots.SnapshotController(plane):
+        body = {"driver": installed.provisioner, "deletionPolicy": "Delete"}
+        kind = {"apiVersion": f"{snapshots.GROUP}/v1", "kind": "VolumeSnapshotClass", "metadata": {"name": _CLASS}}
+        installed.cluster.apply(kind | body)
+        yield
+    snapshots.delete_crds(plane)
+
+
+def left_out(names: Iterable[str]) -> list[Result]:
     """Return the specs that do not apply, as skipped ones."""
-    reasons = ((name, specs.reason(name, snapshots=snapshots)) for name in names)
+    reasons = ((name, specs.reason(name)) for name in names)
     return [Result(name, "skipped", 0.0, why) for name, why in reasons if why]
 
 

@@ -16,14 +16,10 @@ LEFT_OUT = (
     (r"\[Disruptive\]", "restarts the kubelet over SSH: the nodes of these tests have no SSH server"),
     (r"\[Feature:VolumeAttributesClass\]", "modifies volumes by VolumeAttributesClass: only a CSI driver can"),
     (r"\[Feature:SELinux", "needs nodes with SELinux"),
-    (
-        r"\[Feature:VolumeSnapshotDataSource\].* snapshottable",
-        "reads `spec.csi` of the source's PersistentVolume, and fails without it",
-    ),
-    (r"\[Feature:VolumeSnapshotDataSource\]", "takes VolumeSnapshots: this run has none"),
+    (r" snapshottable", "reads `spec.csi` of the source's PersistentVolume, and fails without it"),
     (r"\[Feature:VolumeGroupSnapshot", "takes snapshots of a group of volumes at one time: only a CSI driver can"),
     # The specs of VolumeSourceXFS use XFS only for drivers that declare it.
-    (r"\[Feature:(?!VolumeSourceXFS)", "needs a feature that is off by default"),
+    (r"\[Feature:(?!VolumeSnapshotDataSource|VolumeSourceXFS)", "needs a feature that is off by default"),
 )
 """Patterns of specs that do not apply, each with the reason; the first match decides."""
 
@@ -69,13 +65,9 @@ def short(name: str) -> str:
     return _DRIVER.sub("", name).removesuffix(" ")
 
 
-def reason(name: str, *, snapshots: bool) -> str:
+def reason(name: str) -> str:
     """Return why a spec does not apply, or ""."""
-    for pattern, why in LEFT_OUT:
-        if re.search(pattern, name):
-            restores = snapshots and pattern == r"\[Feature:VolumeSnapshotDataSource\]"
-            return "" if restores else why
-    return ""
+    return next((why for pattern, why in LEFT_OUT if re.search(pattern, name)), "")
 
 
 def known_skip(name: str) -> str:

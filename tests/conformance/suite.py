@@ -1,10 +1,14 @@
-"""Kubernetes' storage tests as one binary, built once and cached like the control plane; each run is one spec."""
+"""Kubernetes' storage tests as one binary, built once and cached like the control plane; each run is one spec.
+
+`python -m tests.conformance.suite` builds it, unless it exists.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +18,8 @@ from typing import Any
 import yaml
 
 from testbed import binaries
-from testbed.binaries import Progress, silent
+from testbed.binaries import BinariesMissing, Progress, silent
+from testbed.commands import exit_status, to_terminal
 from testbed.processes import tail
 from tests.conformance import specs
 from tests.conformance.specs import Result
@@ -32,11 +37,6 @@ SUITE = replace(
     tests=True,
 )
 """The suite itself: main_test.go chooses what it contains."""
-
-AGNHOST = replace(
-    SUITE, name="agnhost", packages={"agnhost": "k8s.io/kubernetes/test/images/agnhost"}, takes="a minute", tests=False
-)
-"""The program in the pods of some specs."""
 
 WITHOUT_NODES = (
     "--num-nodes=1",
@@ -126,3 +126,17 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         old = base.get(key)
         merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged
+
+
+def main() -> int:
+    """Build the suite, and return the exit status."""
+
+    def build() -> int:
+        locate(to_terminal())
+        return 0
+
+    return exit_status(build, BinariesMissing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,11 @@ pytestmark = pytest.mark.timeout(4 * 3600)
 
 
 @pytest.fixture(scope="module")
-def suite(installed: Installed, pytestconfig: pytest.Config) -> Suite:
-    """The suite for the nodes, with both replicas ready; build/conformance-e2e keeps its reports."""
+def suite(installed: Installed, pytestconfig: pytest.Config) -> Iterator[Suite]:
+    """The suite for the nodes, with both replicas and snapshots; build/conformance-e2e keeps its reports."""
     installed.ready()
-    return running.on_nodes(installed, pytestconfig.rootpath / "build" / "conformance-e2e")
+    with running.snapshots_of(installed):
+        yield running.on_nodes(installed, pytestconfig.rootpath / "build" / "conformance-e2e")
 
 
 def failures(results: Iterable[Result]) -> list[str]:
@@ -40,7 +41,7 @@ def test_a_selection(suite: Suite) -> None:
 def test_every_other_spec(suite: Suite) -> None:
     """All other specs that apply pass, or are skipped by the suite itself for the reasons in specs.SKIPPED."""
     names = suite.names()
-    apart = {*specs.selected(names), *(each.name for each in running.left_out(names, snapshots=False))}
+    apart = {*specs.selected(names), *(each.name for each in running.left_out(names))}
     results = running.run(suite, [name for name in names if name not in apart and not specs.at_full_speed(name)])
     assert not failures(results)
     unknown = [each for each in results if each.status == "skipped" and not specs.known_skip(each.name)]

@@ -24,6 +24,8 @@ class Workload:
     packages: tuple[str, ...]
     command: tuple[str, ...]
     variant: str = "minbase"
+    also: tuple[str, ...] = ()
+    """Further names of the image."""
 
 
 PAUSE = Workload(
@@ -32,6 +34,7 @@ PAUSE = Workload(
     packages=("busybox-static",),
     command=("/usr/bin/busybox", "sleep", "infinity"),
     variant="extract",
+    also=("registry.k8s.io/pause:3.10.2",),
 )
 """The image that holds each pod's namespaces."""
 
@@ -39,7 +42,13 @@ WORKLOADS = (
     PAUSE,
     Workload(name="mariadb:10.11", suite="bookworm", packages=("mariadb-server",), command=("mariadbd",)),
     Workload(name="mariadb:11.8", suite="trixie", packages=("mariadb-server",), command=("mariadbd",)),
-    Workload(name="nginx", suite="trixie", packages=("nginx-light",), command=("nginx", "-g", "daemon off;")),
+    Workload(
+        name="nginx",
+        suite="trixie",
+        packages=("nginx-light",),
+        command=("nginx", "-g", "daemon off;"),
+        also=("registry.k8s.io/e2e-test-images/nginx:1.27.0-2",),
+    ),
     Workload(name="prometheus", suite="trixie", packages=("prometheus",), command=("prometheus",)),
 )
 """The images on every node, besides the provisioner's."""
@@ -62,7 +71,7 @@ class Archive:
         self._add_json("manifest.json", self._manifest)
         self._archive.close()
 
-    def add(self, name: str, layers: Sequence[Path], *, command: Sequence[str], entrypoint: Sequence[str] = ()) -> None:
+    def add(self, *names: str, layers: Sequence[Path], command: Sequence[str], entrypoint: Sequence[str] = ()) -> None:
         """Add an image of layers, each a tar file, the lowest first (Docker Image Specification v1.2)."""
         digests = [self._add_layer(layer) for layer in layers]
         configuration = {
@@ -71,10 +80,10 @@ class Archive:
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
             "config": {"Entrypoint": list(entrypoint), "Cmd": list(command), "Env": _ENVIRONMENT},
         }
-        file = hashlib.sha256(name.encode()).hexdigest() + ".json"
+        file = hashlib.sha256(names[0].encode()).hexdigest() + ".json"
         self._add_json(file, configuration)
-        tagged = name if ":" in name else f"{name}:latest"
-        self._manifest.append({"Config": file, "RepoTags": [tagged], "Layers": [f"{each}.tar" for each in digests]})
+        tags = [name if ":" in name else f"{name}:latest" for name in names]
+        self._manifest.append({"Config": file, "RepoTags": tags, "Layers": [f"{each}.tar" for each in digests]})
 
     def _add_layer(self, layer: Path) -> str:
         with layer.open("rb") as content:
@@ -91,15 +100,13 @@ class Archive:
         self._archive.addfile(entry, io.BytesIO(content))
 
 
-def write_archive(path: Path, progress: Progress) -> None:
-    """Build all images and write them to one archive. Raises CommandFailed."""
-    layer = path.with_suffix(".layer.tar")
-    with Archive(path) as archive:
-        for workload in WORKLOADS:
-            progress(f"nodes: building the image {workload.name} of {' '.join(workload.packages)}")
-            write_layer(layer, workload)
-            archive.add(workload.name, [layer], command=workload.command)
-            layer.unlink()
+def add_all(archive: Archive, layer: Path, progress: Progress) -> None:
+    """Build all images and add them to an archive; `layer` is a temporary file. Raises CommandFailed."""
+    for workload in WORKLOADS:
+        progress(f"nodes: building the image {workload.name} of {' '.join(workload.packages)}")
+        write_layer(layer, workload)
+        archive.add(workload.name, *workload.also, layers=[layer], command=workload.command)
+        layer.unlink()
 
 
 def write_layer(layer: Path, workload: Workload) -> None:

@@ -45,19 +45,21 @@ def test_an_error_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "snapshots", "reason"),
+    ("name", "reason"),
     [
-        (DATA, False, ""),
-        (STRESS, False, ""),
-        (DISRUPTIVE, True, "restarts the kubelet"),
-        (RESTORE, False, "this run has none"),
-        (RESTORE, True, ""),
-        (SNAPSHOT, True, "spec.csi"),
+        (DATA, ""),
+        (STRESS, ""),
+        (RESTORE, ""),
+        (f"{DATA} [Feature:VolumeSourceXFS]", ""),
+        (f"{DATA} [Feature:SELinux]", "SELinux"),
+        (f"{DATA} [Feature:Other]", "off by default"),
+        (DISRUPTIVE, "restarts the kubelet"),
+        (SNAPSHOT, "spec.csi"),
     ],
 )
-def test_which_specs_apply(name: str, snapshots: bool, reason: str) -> None:
-    """Each spec that is left out has a reason, and snapshots are restored where the run has them."""
-    why = specs.reason(name, snapshots=snapshots)
+def test_which_specs_apply(name: str, reason: str) -> None:
+    """Each spec that is left out has a reason."""
+    why = specs.reason(name)
     assert reason in why
     assert bool(why) == bool(reason)
 
