@@ -106,7 +106,13 @@ def run(suite: Suite, names: Sequence[str], *, workers: int = WORKERS, progress:
         progress(f"{count} {result.status} after {result.seconds:.0f} s: {specs.short(name)}")
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(one, [name for name in names if not specs.serial(name)]))
+        try:
+            list(pool.map(one, [name for name in names if not specs.serial(name)]))
+        except BaseException:
+            # On Ctrl-C too: the pool waits for its threads.
+            pool.shutdown(wait=False, cancel_futures=True)
+            suite.interrupt()
+            raise
     for name in filter(specs.serial, names):
         one(name)
     return sorted(done, key=lambda result: result.name)

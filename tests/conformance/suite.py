@@ -78,6 +78,7 @@ class Suite:
         binary = locate(progress)
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
+        self._running: set[subprocess.Popen[bytes]] = set()
         # JSON is YAML too.
         file = directory / "driver.yaml"
         file.write_text(json.dumps(_merged(yaml.safe_load(DRIVER.read_text()), driver or {})))
@@ -103,6 +104,11 @@ class Suite:
             raise SuiteFailed(f"{name}: the report {self._directory / label} has {len(results)} results")
         return replace(results[0], seconds=results[0].seconds or time.monotonic() - began)
 
+    def interrupt(self) -> None:
+        """Kill the specs that run in other threads; their `run` raises SuiteFailed."""
+        for process in list(self._running):
+            process.kill()
+
     def _run(self, focus: str, label: str, *flags: str, timeout_s: float) -> list[Result]:
         directory = self._directory / label
         directory.mkdir(exist_ok=True)
@@ -112,8 +118,15 @@ class Suite:
         command = [*self._command, f"--ginkgo.focus={focus}", *limits, *flags]
         log = directory / "output.log"
         with log.open("wb") as output:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        self._running.add(process)
+        try:
             # The suite's own limit comes first, and it cleans up after that.
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=timeout_s + 300)
+            process.wait(timeout_s + 300)
+        finally:
+            process.kill()
+            process.wait()
+            self._running.discard(process)
         if not report.exists():
             raise SuiteFailed(f"{label}: no report\n{tail(log)}")
         return list(specs.read(report.read_bytes()))
