@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from testcontainers.core.docker_client import DockerClient
 
 from provisioner import __version__
 from testbed import binaries, snapshots
@@ -21,6 +22,7 @@ from testbed.ganesha import Export, Ganesha
 from tests.conformance import specs
 from tests.conformance.specs import Result
 from tests.conformance.suite import WITHOUT_NODES, Suite
+from tests.e2e.containers import PROVISIONER
 from tests.e2e.installed import Installed
 from tests.support.daemon import Daemons
 from tests.support.storage import CLASSES
@@ -54,10 +56,10 @@ class Run:
 def about(installed: Installed, fault: str) -> dict[str, str]:
     """Return the versions of a run on nodes."""
     node: dict[str, Any] = installed.cluster.api.list("/api/v1/nodes")[0]["status"]["nodeInfo"]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    labels = DockerClient().client.images.get(PROVISIONER).labels
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "nfs-provisioner": f"{__version__} ({commit})",
+        "nfs-provisioner": f"{__version__} ({labels['org.opencontainers.image.revision'][:7]})",
         "Kubernetes": binaries.kubernetes_version(),
         "nodes": f"{len(installed.cluster.nodes)} × {node['osImage']}, Linux {node['kernelVersion']}, emulated",
         "container runtime": node["containerRuntimeVersion"],
