@@ -86,8 +86,9 @@ conformance: testbed ## run Kubernetes' own storage tests on real nodes; takes a
 conformance-docs: $(STAMP) ## write the results of build/conformance into docs/development/conformance.md
 	@$(BIN)/python -m tests.conformance.page --take
 
-manifests: testbed ## render deploy/base from the chart
+manifests: testbed ## render deploy/base from the chart, and the values in its README
 	@$(BIN)/python -m deploy.manifests
+	@$(BIN)/python -m deploy.chart_readme
 
 pictures: testbed ## write docs/pictures from real runs; takes a quarter of an hour and root
 	@$(BIN)/python -m pictures

@@ -118,7 +118,8 @@ class SnapshotController:
 
     def _class_changed(self, snapshot_class: SnapshotClass) -> None:
         for snapshot in self._cache.snapshots.values():
-            if snapshot.spec.volume_snapshot_class_name == snapshot_class.name and not snapshot.status.ready_to_use:
+            named = snapshot.spec.volume_snapshot_class_name
+            if not snapshot.status.ready_to_use and (named == snapshot_class.name or snapshot.lacks_class):
                 self._snapshot_changed(snapshot)
 
     def _export_ready(self, export: Export) -> None:
@@ -157,7 +158,6 @@ class SnapshotController:
         handle = snapshots.handle_of(content) if content is not None else names.snapshot_uid(name)
         uid = content.spec.volume_snapshot_ref.uid if content is not None else handle
         snapshot = cache.snapshots.get(uid)
-        class_name = snapshot.spec.volume_snapshot_class_name if snapshot is not None else None
         export = self._export_of(handle)
         return SnapshotView(
             provisioner=ctx.provisioner,
@@ -165,7 +165,9 @@ class SnapshotController:
             now=ctx.stamp(),
             content=content,
             snapshot=snapshot,
-            snapshot_class=cache.snapshot_classes.get(class_name) if class_name else None,
+            snapshot_class=(
+                snapshots.class_of(snapshot, cache.snapshot_classes, ctx.provisioner) if snapshot is not None else None
+            ),
             claim=None,
             volume=None,
             stored=export.snapshots.complete[handle] if export is not None else None,
@@ -260,6 +262,7 @@ class SnapshotController:
                 return _IMMEDIATELY
             if content.status is None:
                 await ctx.cluster.patch_snapshot_status(content.name, snapshots.BEGUN)
+            await self._name_class(view, content)
             # A snapshot that was deleted before it got a finalizer leaves a content that nothing else deletes.
             live = await ctx.cluster.get_snapshot(record.namespace, record.snapshot)
             if live is None or live.uid != handle or live.metadata.deletion_timestamp:
@@ -285,16 +288,24 @@ class SnapshotController:
         except AlreadyExists:
             return None
 
+    async def _name_class(self, view: SnapshotView, content: SnapshotContent) -> None:
+        """Let a snapshot without a class name that of its content, which the snapshot-controller needs.
+
+        The content comes first: the snapshot-controller binds the snapshot as soon as that names a class.
+        """
+        class_name = content.spec.volume_snapshot_class_name
+        if view.snapshot is not None and view.snapshot.lacks_class and class_name:
+            await self._ctx.cluster.name_snapshot_class(view.snapshot, class_name)
+
     async def _run(self, job: _Job, handle: str, path: RelPath, snapshot: Snapshot) -> ProvisionerError | None:
         """Copy, once it is this copy's turn, and make the copy the snapshot; return why that has failed."""
         ctx, export = self._ctx, job.export
         with ctx.supervisor.shield("copies", snapshot=job.record.key):
             try:
-                async with self._clones.slots:
-                    began_s = ctx.clock.monotonic()
-                    allows = partial(ctx.guard.allows, export)
-                    copy = await export.snapshot_of(export, path, handle, job.progress, allows=allows)
-                    await export.snapshots.place(handle, copy, ctx.stamp())
+                began_s = ctx.clock.monotonic()
+                allows = partial(ctx.guard.allows, export)
+                copy = await export.snapshot_of(export, path, handle, job.progress, allows=allows)
+                await export.snapshots.place(handle, copy, ctx.stamp())
             except CopyFailed as exc:
                 if ctx.guard.allows(export):
                     await self._discard(export, handle)
@@ -360,6 +371,7 @@ class SnapshotController:
         if content is None:
             return _IMMEDIATELY
         await self._end(handle)
+        await self._name_class(view, content)
         await self._ctx.cluster.patch_snapshot_status(content.name, snapshots.complete_status(handle, record))
         return None
 

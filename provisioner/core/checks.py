@@ -77,7 +77,7 @@ def permissions(*, lease: tuple[str, str] | None, auto_grow: bool = False, snaps
 def _of_snapshots() -> list[Permission]:
     read = ("get", "list", "watch")
     resources = {
-        "volumesnapshots": read,
+        "volumesnapshots": (*read, "patch"),
         "volumesnapshotclasses": read,
         "volumesnapshotcontents": (*read, "create", "patch", "delete"),
     }

@@ -72,6 +72,7 @@ AUTO_GROW_FAILED = "AutoGrowFailed"
 SNAPSHOT_GROUP = "snapshot.storage.k8s.io"
 CONTENT_FINALIZER = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"
 SNAPSHOT_BEING_DELETED = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted"
+DEFAULT_SNAPSHOT_CLASS = "snapshot.storage.kubernetes.io/is-default-class"
 SNAPSHOT_FAILED = "SnapshotFailed"
 _SNAPSHOT = "snapshot_"  # no object of Kubernetes has such a name
 

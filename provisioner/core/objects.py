@@ -376,6 +376,11 @@ class Snapshot(Struct, frozen=True, gc=False):
     status: SnapshotStatus = SnapshotStatus()
 
     @property
+    def lacks_class(self) -> bool:
+        """Return True if it is of a claim and names no class: then the default class counts."""
+        return bool(self.spec.source.persistent_volume_claim_name) and not self.spec.volume_snapshot_class_name
+
+    @property
     def uid(self) -> str:
         """Return the snapshot's uid, which is its handle too."""
         return self.metadata.uid
@@ -400,6 +405,7 @@ class ContentSpec(Struct, frozen=True, rename="camel", gc=False):
     deletion_policy: str = "Retain"
     source: ContentSource = ContentSource()
     volume_snapshot_ref: ClaimRef = ClaimRef()
+    volume_snapshot_class_name: str | None = None
 
 
 class ContentError(Struct, frozen=True, rename="camel", gc=False):

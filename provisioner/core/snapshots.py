@@ -7,7 +7,7 @@ the ledger's record decides which data belongs to a content.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct, structs
@@ -32,6 +32,7 @@ class SnapshotView:
     snapshot: Snapshot | None
     """The snapshot with the uid that the content names; None if it is gone."""
     snapshot_class: SnapshotClass | None
+    """The class that the snapshot names; see `class_of` for one that names none."""
     claim: Claim | None
     """The claim that the snapshot names."""
     volume: Volume | None
@@ -91,6 +92,22 @@ class Release:
 
 
 Decision = Ignore | Wait | Fail | Take | Serve | Withdraw | Release
+
+
+def class_of(snapshot: Snapshot, classes: Mapping[str, SnapshotClass], driver: str) -> SnapshotClass | None:
+    """Return the class that a snapshot names; if it names none, the default class of the driver, if that is one.
+
+    The snapshot-controller looks for a default class for CSI volumes only.
+    """
+    if not snapshot.lacks_class:
+        return classes.get(snapshot.spec.volume_snapshot_class_name or "")
+    defaults = [each for each in classes.values() if each.driver == driver and is_default(each)]
+    return defaults[0] if len(defaults) == 1 else None
+
+
+def is_default(snapshot_class: SnapshotClass) -> bool:
+    """Return True if a class is marked as the default class of its driver."""
+    return snapshot_class.metadata.annotations.get(names.DEFAULT_SNAPSHOT_CLASS) == "true"
 
 
 def handle_of(content: SnapshotContent) -> str:
@@ -190,7 +207,9 @@ def _without_content(view: SnapshotView) -> Decision:
         return Withdraw() if view.stored is None else Ignore("the snapshot is being deleted")
     if not snapshot.spec.source.persistent_volume_claim_name:
         return Ignore("the snapshot names its content")
-    if snapshot_class is None or snapshot_class.driver != view.provisioner:
+    if snapshot_class is None and (view.stored is not None or not snapshot.lacks_class):
+        return Ignore("the snapshot's class does not exist")
+    if snapshot_class is not None and snapshot_class.driver != view.provisioner:
         return Ignore("the snapshot's class is another driver's")
     if view.stored is not None:
         same = (view.stored.namespace, view.stored.snapshot) == (snapshot.metadata.namespace, snapshot.metadata.name)
@@ -202,25 +221,32 @@ def _taken(view: SnapshotView, snapshot: Snapshot) -> Decision:
     """Plan the copy of a snapshot's volume."""
     content, claim, volume, snapshot_class = view.content, view.claim, view.volume, view.snapshot_class
     name = f"{snapshot.metadata.namespace}/{snapshot.spec.source.persistent_volume_claim_name}"
-    if snapshot_class is not None and snapshot_class.parameters:
-        listed = ", ".join(sorted(snapshot_class.parameters))
-        return Fail(f"VolumeSnapshotClass {snapshot_class.name} has unknown parameters ({listed}): remove them")
     if claim is None and content is None:
         return Wait(f"claim {name} does not exist")
     if claim is not None and claim.status.phase == "Pending":
         return Wait(f"claim {name} is not bound to its volume yet")
+    if content is None and snapshot.lacks_class and (volume is None or not volume.is_by(view.provisioner)):
+        return Ignore("the snapshot names no class, and its claim has no volume of this provisioner")
     if volume is None or not _is_of(volume, claim, name):
         return Fail(f"claim {name} is not bound to a volume: use a claim that is")
     if not volume.is_by(view.provisioner) or volume.spec.nfs is None:
         return Fail(f"claim {name} has a volume of another provisioner: use a VolumeSnapshotClass of its driver")
     if content is not None and content.spec.source.volume_handle != volume.name:
         return Fail(f"the content names volume {content.spec.source.volume_handle}, not that of claim {name}")
+    if content is None and snapshot_class is None:
+        return Fail(
+            f"no VolumeSnapshotClass of driver {view.provisioner} is the default, or several are: set"
+            f" spec.volumeSnapshotClassName, or annotate one class with {names.DEFAULT_SNAPSHOT_CLASS}"
+        )
+    if snapshot_class is not None and snapshot_class.parameters:
+        listed = ", ".join(sorted(snapshot_class.parameters))
+        return Fail(f"VolumeSnapshotClass {snapshot_class.name} has unknown parameters ({listed}): remove them")
     record = SnapshotRecord(
         namespace=snapshot.metadata.namespace,
         snapshot=snapshot.metadata.name,
         claim=snapshot.spec.source.persistent_volume_claim_name,
         volume=volume.name,
-        class_name=snapshot.spec.volume_snapshot_class_name or "",
+        class_name=_class_name(view, snapshot),
         capacity=volume.capacity,
         created=view.now,
         cluster=view.cluster,
@@ -230,6 +256,13 @@ def _taken(view: SnapshotView, snapshot: Snapshot) -> Decision:
     except InvalidRecord as exc:
         return Fail(str(exc))
     return Take(record)
+
+
+def _class_name(view: SnapshotView, snapshot: Snapshot) -> str:
+    """Return the name of a snapshot's class, which its content has if the snapshot does not name it yet."""
+    of_content = view.content.spec.volume_snapshot_class_name if view.content is not None else None
+    of_class = view.snapshot_class.name if view.snapshot_class is not None else None
+    return snapshot.spec.volume_snapshot_class_name or of_content or of_class or ""
 
 
 def _is_of(volume: Volume, claim: Claim | None, name: str) -> bool:

@@ -212,11 +212,22 @@ class KubeCluster:
 
     async def get_snapshot(self, namespace: str, name: str) -> Snapshot | None:
         """See Cluster.get_snapshot."""
-        path = f"{_SNAPSHOTS}/namespaces/{_quote(namespace)}/volumesnapshots/{_quote(name)}"
         try:
-            return await self._ask(self._call("get", "volumesnapshots", path), codec.SNAPSHOTS.item)
+            call = self._call("get", "volumesnapshots", _snapshot_path(namespace, name))
+            return await self._ask(call, codec.SNAPSHOTS.item)
         except NotFound:
             return None
+
+    async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
+        """See Cluster.name_snapshot_class.
+
+        The version is no precondition: the snapshot-controller changes the object all the time.
+        """
+        meta = snapshot.metadata
+        body = {"metadata": {"uid": meta.uid}, "spec": {"volumeSnapshotClassName": class_name}}
+        path = _snapshot_path(meta.namespace, meta.name)
+        call = self._call("patch", "volumesnapshots", path, body=body, content_type=MERGE_PATCH)
+        return await self._ask(call, codec.SNAPSHOTS.item)
 
     async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
         """See Cluster.get_snapshot_content."""
@@ -384,6 +395,10 @@ def _claim_path(namespace: str, name: str) -> str:
 
 def _volume_path(name: str) -> str:
     return f"/api/v1/persistentvolumes/{_quote(name)}"
+
+
+def _snapshot_path(namespace: str, name: str) -> str:
+    return f"{_SNAPSHOTS}/namespaces/{_quote(namespace)}/volumesnapshots/{_quote(name)}"
 
 
 def _content_path(name: str) -> str:

@@ -200,6 +200,10 @@ class Cluster(Protocol):
         """Return the current VolumeSnapshot, or None if it does not exist."""
         ...
 
+    async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
+        """Set the class of exactly this VolumeSnapshot: its uid is the precondition. Raises Conflict, NotFound."""
+        ...
+
     async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
         """Return the current VolumeSnapshotContent, or None if it does not exist."""
         ...

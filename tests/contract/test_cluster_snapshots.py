@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from provisioner.core import names, snapshots
 from provisioner.core.objects import Metadata, Snapshot, SnapshotClass, SnapshotContent
@@ -132,6 +133,19 @@ async def test_a_content(at: Site) -> None:
     assert snapshot in (await at.cluster.list("snapshots")).items
     assert await at.cluster.get_snapshot("test", "missing") is None
     assert await at.cluster.get_snapshot_content("missing") is None
+
+
+async def test_a_class(at: Site) -> None:
+    """A snapshot gets a class; another snapshot of the name gets none."""
+    snapshot = await at.take("classified")
+    assert (await at.cluster.name_snapshot_class(snapshot, "other")).spec.volume_snapshot_class_name == "other"
+    assert (await at.cluster.name_snapshot_class(snapshot, "snaps")).spec.volume_snapshot_class_name == "snaps"
+    former = structs.replace(snapshot, metadata=structs.replace(snapshot.metadata, uid="former"))
+    with pytest.raises(Conflict):
+        await at.cluster.name_snapshot_class(former, "other")
+    gone = structs.replace(snapshot, metadata=structs.replace(snapshot.metadata, name="missing"))
+    with pytest.raises(NotFound):
+        await at.cluster.name_snapshot_class(gone, "other")
 
 
 async def test_a_status(at: Site) -> None:

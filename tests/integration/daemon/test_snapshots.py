@@ -26,6 +26,7 @@ from tests.support.storage import ServedStorage
 
 GROUP = "/apis/snapshot.storage.k8s.io/v1"
 CONTENTS = f"{GROUP}/volumesnapshotcontents"
+DEFAULT = "snapshot.storage.kubernetes.io/is-default-class"
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.skipif(bool(snapshots.missing()), reason=snapshots.missing())]
 
@@ -107,12 +108,15 @@ class Snapshots(ServedStorage):
     def snapshot_class(self, policy: str = "Delete", **more: Any) -> str:
         name = f"{self.namespace}-{policy.lower()}-{len(self.snapshot_classes)}"
         body = {"metadata": {"name": name}, "driver": self._driver, "deletionPolicy": policy} | more
-        self.api.post(f"{GROUP}/volumesnapshotclasses", _of("VolumeSnapshotClass", body))
+        created = self.api.post(f"{GROUP}/volumesnapshotclasses", _of("VolumeSnapshotClass", body))
+        name = str(created["metadata"]["name"])
         self.snapshot_classes.append(name)
         return name
 
-    def take(self, class_name: str, name: str = "snap", claim: str = "data") -> Object:
-        spec = {"volumeSnapshotClassName": class_name, "source": {"persistentVolumeClaimName": claim}}
+    def take(self, class_name: str | None, name: str = "snap", claim: str = "data") -> Object:
+        spec: Object = {"source": {"persistentVolumeClaimName": claim}}
+        if class_name is not None:
+            spec["volumeSnapshotClassName"] = class_name
         return self.api.post(self.path(), _of("VolumeSnapshot", {"metadata": {"name": name}, "spec": spec}))
 
     def path(self, name: str = "") -> str:
@@ -271,6 +275,21 @@ def test_a_class_of_another_driver(served: Snapshots) -> None:
     served.take(served.snapshot_class(driver="other.example"))
     served.eventually(lambda: "error" in served.status(), "the snapshot-controller refuses it")
     assert not served.status().get("readyToUse")
+
+
+def test_a_default_class(site: Site, served: Snapshots) -> None:
+    """A snapshot that names no class gets the default class of the driver, and deletes as any other."""
+    planted(served)
+    metadata = {"name": f"{served.namespace}-default", "annotations": {DEFAULT: "true"}}
+    class_name = served.snapshot_class(metadata=metadata)
+    snapshot = served.take(None)
+    status = served.ready()
+    assert "error" not in status
+    assert served.api.get(served.path("snap"))["spec"]["volumeSnapshotClassName"] == class_name
+    served.api.delete(served.path("snap"))
+    served.gone(f"{CONTENTS}/{status['boundVolumeSnapshotContentName']}")
+    served.gone(served.path("snap"))
+    assert not stored(site, snapshot).exists()
 
 
 def test_refused_restores(served: Snapshots) -> None:

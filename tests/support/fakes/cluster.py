@@ -243,6 +243,20 @@ class MemoryCluster:
         key = f"{_checked(namespace)}/{_checked(name)}"
         return await self._call("get_snapshot", key, lambda: self.snapshot(key))
 
+    async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
+        """See `Cluster`."""
+
+        def name() -> Snapshot:
+            old = self._checked_version("snapshots", snapshot.key, {})
+            if old["metadata"]["uid"] != snapshot.uid:
+                raise Conflict(f"snapshots {snapshot.key}: it is another object now")
+            changed = self.change(
+                "snapshots", snapshot.key, lambda body: body["spec"].update(volumeSnapshotClassName=class_name)
+            )
+            return msgspec.convert(changed, Snapshot)
+
+        return await self._call("name_snapshot_class", snapshot.key, name)
+
     async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
         """See `Cluster`."""
         return await self._call("get_snapshot_content", _checked(name), lambda: self.snapshot_content(name))

@@ -46,9 +46,11 @@ class SnapshotSite(Site):
         body = {"metadata": {"name": "snaps"}, "driver": samples.US, "deletionPolicy": "Delete"}
         self.cluster.create("snapshot_classes", body | fields)
 
-    def take(self, name: str = "snap", claim: str = "data") -> str:
+    def take(self, name: str = "snap", claim: str = "data", class_name: str | None = "snaps") -> str:
         """Create a VolumeSnapshot; return the name of its content."""
-        spec = {"volumeSnapshotClassName": "snaps", "source": {"persistentVolumeClaimName": claim}}
+        spec: dict[str, Any] = {"source": {"persistentVolumeClaimName": claim}}
+        if class_name is not None:
+            spec["volumeSnapshotClassName"] = class_name
         body = self.cluster.create("snapshots", {"metadata": {"name": name, "namespace": "shop"}, "spec": spec})
         return names.content_name(body["metadata"]["uid"])
 
@@ -115,6 +117,26 @@ def test_a_snapshot() -> None:
         assert site.export.snapshots.begun == {}
         assert len(site.released) >= 1
         assert await site.reconcile(name) is None
+
+    played(script)
+
+
+def test_a_snapshot_that_names_no_class() -> None:
+    """It names the default class once its content exists, and waits while there is no default class."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take(class_name=None)
+        assert await site.reconcile(name) == REFUSED
+        (message,) = await site.messages("snap")
+        assert "is the default" in message
+        assert site.cluster.snapshot_content(name) is None
+        default = {"metadata": {"name": "usual", "annotations": {names.DEFAULT_SNAPSHOT_CLASS: "true"}}}
+        site.snapshot_class(**default)
+        await site.taken(name)
+        snapshot = site.cluster.snapshot("shop/snap")
+        assert snapshot is not None
+        assert snapshot.spec.volume_snapshot_class_name == "usual"
+        assert site.stored(name) == File(b"data")
 
     played(script)
 

@@ -98,6 +98,38 @@ def test_what_is_not_taken(view: SnapshotView, what: type) -> None:
     assert type(snapshots.decide(view)) is what
 
 
+UNNAMED = structs.replace(SNAPSHOT, spec=SnapshotSpec(SnapshotSource(persistent_volume_claim_name="data")))
+DEFAULT = structs.replace(CLASS, metadata=Metadata(name="snaps", annotations={names.DEFAULT_SNAPSHOT_CLASS: "true"}))
+
+
+def test_the_class_of_a_snapshot() -> None:
+    """The class that it names counts; without a name, the one default class of the driver."""
+    other = structs.replace(DEFAULT, driver="other", metadata=structs.replace(DEFAULT.metadata, name="other"))
+    second = structs.replace(DEFAULT, metadata=structs.replace(DEFAULT.metadata, name="second"))
+    assert snapshots.class_of(SNAPSHOT, {"snaps": CLASS}, samples.US) == CLASS
+    assert snapshots.class_of(SNAPSHOT, {}, samples.US) is None
+    assert snapshots.class_of(UNNAMED, {"snaps": CLASS}, samples.US) is None
+    assert snapshots.class_of(UNNAMED, {"snaps": DEFAULT, "other": other}, samples.US) == DEFAULT
+    assert snapshots.class_of(UNNAMED, {"snaps": DEFAULT, "second": second}, samples.US) is None
+
+
+def test_a_snapshot_that_names_no_class() -> None:
+    """It gets the default class if its volume is of this provisioner, else it is left alone."""
+    view = replace(VIEW, snapshot=UNNAMED, snapshot_class=DEFAULT)
+    assert snapshots.decide(view) == Take(RECORD)
+    created = structs.replace(CONTENT, spec=structs.replace(CONTENT.spec, volume_snapshot_class_name="snaps"))
+    assert snapshots.decide(replace(view, content=created, snapshot_class=None)) == Take(RECORD)
+    assert snapshots.decide(replace(view, stored=RECORD)) == Serve(UID, RECORD)
+    without = replace(view, snapshot_class=None)
+    assert isinstance(snapshots.decide(without), Fail)
+    assert isinstance(snapshots.decide(replace(without, stored=RECORD)), Ignore)
+    foreign = structs.replace(VOLUME, metadata=Metadata(name=VOLUME.name))
+    for volume in (None, foreign):
+        assert isinstance(snapshots.decide(replace(view, volume=volume)), Ignore)
+    bare = replace(view, content=CONTENT, snapshot_class=None)
+    assert snapshots.decide(bare) == Take(structs.replace(RECORD, class_name=""))
+
+
 def test_a_source_that_is_gone() -> None:
     """A copy goes on although its claim is gone, from the volume that was the claim's."""
     released = samples.volume(phase="Released")
