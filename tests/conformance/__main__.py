@@ -26,6 +26,7 @@ from tests.e2e.installed import Installed
 from tests.e2e.nodes import cluster
 from tests.e2e.nodes.cluster import NodeCluster
 from tests.e2e.nodes.image import NodesMissing
+from tests.e2e.nodes.machine import ScriptFailed
 
 ROOT = Path(__file__).parents[2]
 OUTPUT = ROOT / "build" / "conformance"
@@ -41,7 +42,7 @@ def main() -> int:
     if reason:
         print(f"skipped: this machine cannot run real nodes: {reason}", file=sys.stderr)
         return 0
-    errors = (BinariesMissing, NodesMissing, NotInTime, ServerFailed, SuiteFailed)
+    errors = (BinariesMissing, NodesMissing, NotInTime, ScriptFailed, ServerFailed, SuiteFailed)
     return exit_status(partial(_run, options.faults, options.only), *errors)
 
 

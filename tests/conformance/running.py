@@ -31,6 +31,22 @@ WORKERS = 3
 """Specs that run beside each other: they mostly wait for pods."""
 
 _CLASS = "nfs-client"
+_DEFAULT_PORT = """
+nft -f - <<RULES
+table ip nfs {{
+  chain output {{
+    type nat hook output priority dstnat
+    ip daddr {server} tcp dport 2049 dnat to {server}:{port}
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat
+    ip daddr {server} tcp dport 2049 dnat to {server}:{port}
+  }}
+}}
+RULES
+"""
+"""Leads connections of a node and its pods from NFS's own port to the server's."""
+
 _FEWER = {"ProvisioningOptions": {"Count": 20}}
 """Deleting 200 claims beside 200 pods would take emulated nodes an hour."""
 
@@ -70,12 +86,14 @@ def about(installed: Installed, fault: str) -> dict[str, str]:
 
 
 def on_nodes(installed: Installed, directory: Path, *, progress: Progress = silent) -> Suite:
-    """Return the suite for the release's cluster. Raises BinariesMissing."""
+    """Return the suite for the release's cluster. Raises BinariesMissing, ScriptFailed, ServerFailed."""
     cluster = installed.cluster
-    options = cluster.api.get(f"{CLASSES}/{_CLASS}")["mountOptions"]
-    # A spec replaces the class's options by its own ones, but the port is not NFS's own.
-    driver = {"RequiredMountOption": {option: {} for option in options}, "PerformanceTestOptions": _FEWER}
-    return Suite(cluster.kubeconfig, directory, driver={"DriverInfo": driver}, progress=progress)
+    # Specs write volumes and mount options of their own, and these name no port.
+    rules = _DEFAULT_PORT.format(server=cluster.nfs_server, port=cluster.nfs_port)
+    for node in cluster.nodes:
+        node.run(rules)
+    driver = {"DriverInfo": {"PerformanceTestOptions": _FEWER}}
+    return Suite(cluster.kubeconfig, directory, driver=driver, progress=progress)
 
 
 @contextmanager
