@@ -16,7 +16,10 @@ LEFT_OUT = (
     (r"\[Disruptive\]", "restarts the kubelet over SSH: the nodes of these tests have no SSH server"),
     (r"\[Feature:VolumeAttributesClass\]", "modifies volumes by VolumeAttributesClass: only a CSI driver can"),
     (r"\[Feature:SELinux", "needs nodes with SELinux"),
-    (r" snapshottable", "reads `spec.csi` of the source's PersistentVolume, and fails without it"),
+    (
+        r" snapshottable| provisioning should provision storage with pvc data source",
+        "reads `spec.csi` of the source's PersistentVolume, and fails without it",
+    ),
     (r"\[Feature:VolumeGroupSnapshot", "takes snapshots of a group of volumes at one time: only a CSI driver can"),
     # The specs of VolumeSourceXFS use XFS only for drivers that declare it.
     (r"\[Feature:(?!VolumeSnapshotDataSource|VolumeSourceXFS)", "needs a feature that is off by default"),
@@ -25,6 +28,7 @@ LEFT_OUT = (
 
 SKIPPED = (
     ("any volume data source", "the suite runs it only for drivers that are not in-tree"),
+    ("restoring snapshot to larger size", "compares sizes of file systems: a directory has no file system of its own"),
     ("different volume mode", "pairs a block device with a directory: a directory is no block device"),
 )
 """Specs that the suite itself skips for every driver of in-tree volumes of files, and why."""
@@ -35,7 +39,7 @@ AT_FULL_SPEED = ("volume-lifecycle-performance should",)
 SELECTION = (
     "(block volmode)] volumeMode should fail in binding dynamic provisioned PV to PVC",
     "provisioning should provision storage with mount options",
-    "provisioning should provision storage with pvc data source [",
+    "provisioning should provision storage with snapshot data source [",
     "(late-binding)] ephemeral should create read-only inline ephemeral volume",
     "(immediate-binding)] ephemeral should create read/write inline ephemeral volume",
     "read-write-once-pod should block a second pod",

@@ -76,6 +76,7 @@ class Suite:
         Raises BinariesMissing.
         """
         binary = locate(progress)
+        kubectl = binaries.locate(("kubectl",), binaries.NODE, progress=progress) / "kubectl"
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -84,7 +85,13 @@ class Suite:
         file.write_text(json.dumps(_merged(yaml.safe_load(DRIVER.read_text()), driver or {})))
         self._command: list[str | Path] = [
             *(binary, f"--kubeconfig={kubeconfig}", "--provider=skeleton", f"--repo-root={directory}"),
-            *(f"--storage.testdriver={file}", "--gather-resource-usage=none", "--ginkgo.no-color", "--ginkgo.v"),
+            *(
+                f"--kubectl-path={kubectl}",
+                f"--storage.testdriver={file}",
+                "--gather-resource-usage=none",
+                "--ginkgo.no-color",
+                "--ginkgo.v",
+            ),
             *flags,
         ]
 

@@ -14,6 +14,7 @@ STRESS = f"{PREFIX}[Testpattern: Dynamic PV (default fs)] volume-stress multiple
 RESTORE = f"{PREFIX}[Feature:VolumeSnapshotDataSource] [Testpattern: Dynamic PV (default fs)] provisioning restores"
 SNAPSHOT = f"{PREFIX}[Feature:VolumeSnapshotDataSource] [Testpattern: Dynamic Snapshot] snapshottable should create"
 DISRUPTIVE = f"{PREFIX}[Testpattern: Dynamic PV (default fs)] disruptive [Disruptive] should survive [Slow]"
+RESTORING = " [Feature:VolumeSnapshotDataSource]"
 
 REPORT = f"""<?xml version="1.0" encoding="UTF-8"?>
 <testsuites><testsuite name="Kubernetes e2e suite">
@@ -55,6 +56,7 @@ def test_an_error_is_a_failure() -> None:
         (f"{DATA} [Feature:Other]", "off by default"),
         (DISRUPTIVE, "restarts the kubelet"),
         (SNAPSHOT, "spec.csi"),
+        (f"{PREFIX}provisioning should provision storage with pvc data source (ROX mode)", "spec.csi"),
     ],
 )
 def test_which_specs_apply(name: str, reason: str) -> None:
@@ -71,7 +73,10 @@ def test_serial() -> None:
 
 def test_the_selection() -> None:
     """A part of the selection that a longer name contains too does not select the longer one."""
-    one, longer = (f"{PREFIX}provisioning should provision storage with pvc data source{end}" for end in ("", " (ROX)"))
+    one, longer = (
+        f"{PREFIX}provisioning should provision storage with snapshot data source{end}{RESTORING}"
+        for end in ("", " (ROX mode)")
+    )
     assert list(specs.selected([DATA, STRESS, one, longer])) == [DATA, one]
 
 
