@@ -22,7 +22,7 @@ LOCKED := --require-hashes --only-binary :all:
 LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup testbed demo test test-all unit e2e image manifests pictures check docs format bench bench-growth bench-smoke \
+.PHONY: help setup testbed demo test test-all unit e2e image manifests release pictures check docs format bench bench-growth bench-smoke \
 	bench-docs lock clean
 
 help: ## list the targets
@@ -80,6 +80,9 @@ e2e: testbed ## test the image and the chart as deployed; skipped, with the reas
 manifests: testbed ## render deploy/base from the chart, and the values in its README
 	@$(BIN)/python -m deploy.manifests
 	@$(BIN)/python -m deploy.chart_readme
+
+release: testbed ## write wheel, chart, manifests and SBOM of the tag at HEAD into dist/release; TAG=v1.2.3 names another tag
+	@$(BIN)/python -m deploy.release $(TAG:%=--tag=%)
 
 pictures: testbed ## write docs/pictures from real runs; takes a quarter of an hour and root
 	@$(BIN)/python -m pictures

@@ -16,7 +16,9 @@ from provisioner.settings import Settings
 
 def _name(each: SnapshotRow) -> Cell:
     name = f"{each.namespace}/{each.snapshot}"
-    return name if each.own else (f"{name} (another cluster's)", "yellow")
+    if not each.own:
+        return f"{name} (another cluster's)", "yellow"
+    return (f"{name} (deleted, until {each.kept_until})", "yellow") if each.deleted else name
 
 
 LISTING = Listing(
@@ -48,7 +50,8 @@ async def snapshots(
     """List the snapshots on all exports.
 
     CAPACITY is the size of the volume that a snapshot was taken of, and a claim that restores it must request at least
-    as much. A snapshot that is still being taken is not listed. With --manifests, prints a VolumeSnapshotContent and a
+    as much. A snapshot that is still being taken is not listed. A deleted one is listed as long as its class keeps the
+    data. With --manifests, prints a VolumeSnapshotContent and a
     VolumeSnapshot for each snapshot, with the deletion policy Retain. Takes the flags and the environment of `run`:
     replace `run` with `snapshots`.
 

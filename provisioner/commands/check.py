@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -12,21 +13,23 @@ from provisioner import __version__
 from provisioner.commands.session import connect, list_all
 from provisioner.commands.warning_events import Warnings, read_warnings
 from provisioner.commands.wiring import build_registry
-from provisioner.core import agents, checks, health
+from provisioner.core import agents, checks, classes, health, snapshot_classes, snapshot_health
 from provisioner.core.agents import Wish
 from provisioner.core.checks import Finding, Use
+from provisioner.core.errors import InvalidSettings
 from provisioner.core.lacking import is_in_use
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.ledgers import Installation, Ledger
 from provisioner.core.locations import Location, RelPath, label
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, Snapshot, SnapshotClass, StorageClass, Volume
 from provisioner.core.scope import count
+from provisioner.core.snapshot_health import SnapshotFacts
 from provisioner.kube.cluster import KubeCluster, Limits
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, ledger_of
 from provisioner.ledger.selftest import TrialRun, trial_run
 from provisioner.ports.aio import map_bounded
-from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
+from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError, KindMissing
 from provisioner.ports.tree import Cause, ExportError, Tree
 from provisioner.settings import Settings
 
@@ -58,6 +61,7 @@ class _Seen:
     cluster: str = ""
     """The cluster's UID."""
     claims: Sequence[Claim] = ()
+    snapshots: SnapshotFacts | None = None
     warnings: Warnings = field(default_factory=Warnings)
     """The last warning event about each claim and volume."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -78,7 +82,9 @@ async def run_checks(settings: Settings) -> Report:
     judged = [checks.judge(each, settings.default_export) for each in own]
     mounted = {each.location for each in settings.exports if each.directory}
     uses = checks.uses(
-        [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
+        [use for _, use in judged if use is not None],
+        [*(each.location for each in settings.exports), *_of_snapshots(seen, settings.provisioner)],
+        mounted,
     )
     on = [(each, checks.use_of(use, mounted)) for each, (_, use) in zip(own, judged, strict=True) if use is not None]
     tried = await map_bounded(
@@ -102,10 +108,21 @@ async def run_checks(settings: Settings) -> Report:
             *health.on_unknown_exports(seen.volumes, settings.provisioner, uses=uses, mounted=mounted),
             *_of_ledgers(settings, seen, dict(zip(uses, (each.ledger for each in tried), strict=True)), mounted),
             *(finding for each in tried for finding in (*each.agent, *each.lacking)),
+            *(snapshot_health.judge(seen.snapshots) if seen.snapshots is not None else ()),
             *_work(settings, seen, exports),
         ],
         _looked_at(settings, seen, exports=len(uses)),
     )
+
+
+def _of_snapshots(seen: _Seen, provisioner: str) -> list[Location]:
+    """Return the exports on which VolumeSnapshotClasses keep snapshots."""
+    found = []
+    for each in (seen.snapshots.classes if seen.snapshots is not None else None) or ():
+        if each.driver == provisioner:
+            with suppress(InvalidSettings):  # a finding says so
+                found.append(snapshot_classes.parse(each.parameters).export)
+    return [location for location in found if location is not None]
 
 
 def _of_ledgers(
@@ -158,8 +175,41 @@ async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[F
         seen.cluster = await cluster.cluster_uid()
     except ClusterError as exc:
         findings.append(replace(_api_finding(exc), kind="volume", name="(unknown)"))
+    findings += await _ask_snapshots(cluster, settings, seen)
     await _ask_why(cluster, settings, seen)
     return findings, seen
+
+
+async def _ask_snapshots(cluster: Cluster, settings: Settings, seen: _Seen) -> list[Finding]:
+    """Read the objects of snapshots, if they are enabled or a class needs them."""
+    scheduled = sorted(each.name for each in seen.classes if each.provisioner == settings.provisioner and _snaps(each))
+    of_snapshots: list[SnapshotClass] | None = None
+    snapshots: list[Snapshot] = []
+    if settings.snapshots:
+        try:
+            of_snapshots = await list_all(cluster, SnapshotClass)
+            snapshots = await list_all(cluster, Snapshot)
+        except KindMissing:
+            of_snapshots = None
+        except ClusterError as exc:
+            return [replace(_api_finding(exc), kind="snapshots", name="(unknown)")]
+    seen.snapshots = SnapshotFacts(
+        driver=settings.provisioner,
+        enabled=settings.snapshots,
+        scheduled=scheduled,
+        classes=of_snapshots,
+        snapshots=snapshots,
+        now=_now(cluster),
+    )
+    return []
+
+
+def _snaps(storage_class: StorageClass) -> bool:
+    """Return True if a class makes snapshots of its volumes."""
+    try:
+        return classes.parameters_of(storage_class).schedule is not None
+    except InvalidSettings:
+        return False  # another finding says so
 
 
 # ---------------------------------------------------------------------------------------------------- the daemon

@@ -20,7 +20,7 @@ import msgspec
 from provisioner.core import names
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.objects import Claim, Namespace, Snapshot, SnapshotContent, Volume
+from provisioner.core.objects import Claim, Metadata, Namespace, Snapshot, SnapshotContent, Volume
 from provisioner.core.pods import Pod
 from provisioner.core.texts import encodable
 from provisioner.kube import codec, errors, events, leases, pods, reviews
@@ -219,6 +219,17 @@ class KubeCluster:
         except NotFound:
             return None
 
+    async def create_snapshot(self, body: Mapping[str, Any]) -> Snapshot:
+        """See Cluster.create_snapshot."""
+        path = f"{_SNAPSHOTS}/namespaces/{_quote(body['metadata']['namespace'])}/volumesnapshots"
+        return await self._ask(self._call("create", "volumesnapshots", path, body=body), codec.SNAPSHOTS.item)
+
+    async def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """See Cluster.delete_snapshot."""
+        meta = snapshot.metadata
+        path = _snapshot_path(meta.namespace, meta.name)
+        await self._connection.request(self._call("delete", "volumesnapshots", path, body=_exactly(meta)))
+
     async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
         """See Cluster.name_snapshot_class.
 
@@ -263,10 +274,7 @@ class KubeCluster:
 
     async def delete_snapshot_content(self, content: SnapshotContent) -> None:
         """See Cluster.delete_snapshot_content."""
-        meta = content.metadata
-        preconditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
-        path = _content_path(content.name)
+        path, body = _content_path(content.name), _exactly(content.metadata)
         await self._connection.request(self._call("delete", "volumesnapshotcontents", path, body=body))
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
@@ -414,6 +422,12 @@ def _claim_path(namespace: str, name: str) -> str:
 
 def _volume_path(name: str) -> str:
     return f"/api/v1/persistentvolumes/{_quote(name)}"
+
+
+def _exactly(meta: Metadata) -> dict[str, object]:
+    """Return options by which only the object that was read is deleted."""
+    preconditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+    return {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
 
 
 def _snapshot_path(namespace: str, name: str) -> str:
