@@ -60,8 +60,16 @@ class Settings:
     listen_host: str
     listen_port: int
     workers: int
+    parallel_copies: int = 4
+    """How many copies to an export run concurrently."""
+    copy_workers: int = 32
+    """How many files, and parts of large files, these copy concurrently."""
     volume_metrics: bool
     """Whether each volume has metrics of its own."""
+    snapshots: bool = False
+    """Whether VolumeSnapshots are served."""
+    context: str | None = None
+    """The context of the kubeconfig; None for the current one."""
 
     @property
     def lease_name(self) -> str:
@@ -137,6 +145,12 @@ def lease_namespace(given: str | None) -> str:
             return file.read().strip() or "default"
     except OSError:
         return "default"
+
+
+def users_kubeconfig() -> str | None:
+    """Return the kubeconfig that kubectl uses by default, if it exists; None in a pod, which has a ServiceAccount."""
+    path = os.path.expanduser("~/.kube/config")
+    return path if "KUBERNETES_SERVICE_HOST" not in os.environ and os.path.exists(path) else None
 
 
 def listen(text: str) -> tuple[str, int]:

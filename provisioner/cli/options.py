@@ -50,6 +50,7 @@ def with_settings(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[
     """Add the flags of `run` to an asynchronous command, which gets the settings as its first argument.
 
     A command then works in the daemon's pod with the daemon's command line: `run` is replaced by the command's name.
+    Outside a pod it uses the kubeconfig of its user, as kubectl does; the daemon only uses one that is named.
     The flags that only the daemon acts on are accepted and ignored; those of the log do not reach the command.
     """
 
@@ -57,6 +58,7 @@ def with_settings(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[
     def run(**given: Any) -> int:
         del given["log_format"], given["log_level"]
         flags = {name: given.pop(name) for name in _SETTINGS}
+        flags["kubeconfig"] = flags["kubeconfig"] or setting.users_kubeconfig()
         return asyncio.run(command(settings(**flags), **given))
 
     return taking(name(), exports(), cluster(), election(), daemon(hidden=True))(run)
@@ -90,10 +92,12 @@ def exports() -> list[Option[Any]]:
 
 
 def cluster() -> list[Option[Any]]:
-    """Return the flag for the cluster."""
+    """Return the flags for the cluster."""
     return [
         click.option("--kubeconfig", envvar="KUBECONFIG", metavar="FILE", show_envvar=True,
-                     help="The cluster to serve; by default the cluster that this pod runs in."),
+                     help="The cluster to serve; by default the cluster that this pod runs in. Commands other than run"
+                     " use ~/.kube/config outside a pod."),
+        click.option("--context", metavar="NAME", help="A context of the kubeconfig; by default the current one."),
     ]  # fmt: skip
 
 
@@ -123,22 +127,24 @@ def daemon(*, hidden: bool = False) -> list[Option[Any]]:
                      show_envvar=True, hidden=hidden, help="Address that serves /metrics, /healthz and /readyz."),
         click.option("--workers", envvar="WORKERS", type=click.IntRange(1, 1024), default=64, show_default=True,
                      show_envvar=True, hidden=hidden, help="Number of claims and volumes processed concurrently."),
+        click.option("--parallel-copies", envvar="PARALLEL_COPIES", type=click.IntRange(1, 64), default=4,
+                     show_default=True, show_envvar=True, hidden=hidden,
+                     help="Number of copies to one export that run concurrently."),
+        click.option("--copy-workers", envvar="COPY_WORKERS", type=click.IntRange(1, 128), default=32,
+                     show_default=True, show_envvar=True, hidden=hidden,
+                     help="Number of files, or parts of large files, that the copies to one export copy concurrently;"
+                     " they share it equally."),
         click.option("--volume-metrics/--no-volume-metrics", envvar="VOLUME_METRICS", default=False, show_default=True,
                      show_envvar=True, hidden=hidden, help="Serve metrics of single volumes, labelled with their"
                      " claims."),
+        click.option("--snapshots/--no-snapshots", envvar="SNAPSHOTS", default=False, show_default=True,
+                     show_envvar=True, hidden=hidden, help="Serve VolumeSnapshots whose class names this provisioner;"
+                     " needs the CRDs and the snapshot-controller of kubernetes-csi/external-snapshotter."),
         click.option("--log-format", envvar="LOG_FORMAT", type=click.Choice(["json", "console"]), show_envvar=True,
                      hidden=hidden, help="Log format; by default json unless the standard error is a terminal."),
         click.option("--log-level", envvar="LOG_LEVEL", default="info", show_default=True, show_envvar=True,
                      hidden=hidden, type=click.Choice(["debug", "info", "warning", "error"]),
                      help="Lowest level that is logged."),
-    ]  # fmt: skip
-
-
-def output() -> list[Option[Any]]:
-    """Return the flag for the output format."""
-    return [
-        click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
-                     help="Output format: a table for people, or JSON for programs."),
     ]  # fmt: skip
 
 
@@ -161,6 +167,7 @@ def settings(
     nfs_server: str | None,
     nfs_path: str | None,
     kubeconfig: str | None,
+    context: str | None,
     leader_election: bool,
     lease_namespace: str | None,
     lease_duration_s: float,
@@ -168,7 +175,10 @@ def settings(
     retry_period_s: float,
     listen: str,
     workers: int,
+    parallel_copies: int,
+    copy_workers: int,
     volume_metrics: bool,
+    snapshots: bool,
 ) -> setting.Settings:
     """Return the values of the flags as settings. Raises InvalidSettings."""
     all_exports = setting.exports([setting.export(text) for text in exports], nfs_server or None, nfs_path or None)
@@ -192,7 +202,11 @@ def settings(
         listen_host=host,
         listen_port=port,
         workers=workers,
+        parallel_copies=parallel_copies,
+        copy_workers=copy_workers,
         volume_metrics=volume_metrics,
+        snapshots=snapshots,
+        context=context or None,
     )
 
 

@@ -6,7 +6,7 @@ in `provisioning`, `reclaiming` and `enrollment`; this module opens and probes a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Set
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -16,16 +16,19 @@ from provisioner.core.paths import PathIndex
 from provisioner.core.records import ArchiveRecord, Quota, Record
 from provisioner.core.recovery import Contents
 from provisioner.core.tenancy import UNKNOWN, Tenant
-from provisioner.ledger import aliases, layout, naming, nesting, opening, presence, symlinks
+from provisioner.ledger import aliases, layout, measuring, naming, nesting, opening, presence, symlinks
 from provisioner.ledger.answers import Answers
 from provisioner.ledger.copies import Copies
 from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.enrollment import Enrollment
 from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
+from provisioner.ledger.measuring import Measured
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
 from provisioner.ledger.reclaiming import Reclaiming
+from provisioner.ledger.shares import CopyLimits
+from provisioner.ledger.snapshots import Snapshots
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.trash import Trash
 from provisioner.ledger.unknown import unknown_directories
@@ -34,9 +37,16 @@ from provisioner.ports.tree import FilesystemStats, Ownership, PathMissing, Proo
 
 
 class Export:
-    """One export: its volumes by name, and its parts `trash`, `heartbeats` and `answers`."""
+    """One export: its volumes by name, and its parts `trash`, `snapshots`, `heartbeats` and `answers`."""
 
-    def __init__(self, location: Location, tree: Tree, *, name: str = "") -> None:
+    def __init__(
+        self,
+        location: Location,
+        tree: Tree,
+        *,
+        name: str = "",
+        copies: CopyLimits = CopyLimits(),  # noqa: B008
+    ) -> None:
         self._location = location
         self._tree = tree
         self._folds = False
@@ -46,7 +56,8 @@ class Export:
         self._occupancy = Occupancy(self._state, self._records)
         self.trash = Trash(tree)
         self._grouping = Grouping(self._state, self._records, self.trash)
-        self._copies = Copies(self._state, self._records)
+        self._copies = Copies(self._state, self._records, copies)
+        self.snapshots = Snapshots(self._state, self._copies)
         self._provisioning = Provisioning(self._state, self._records, self._occupancy, self._grouping, self._copies)
         self._enrollment = Enrollment(self._state, self._records, self._occupancy)
         self.heartbeats = Heartbeats(tree)
@@ -153,6 +164,7 @@ class Export:
         self._state.above = await nesting.taken_from_above(self._tree)
         self._folds = await naming.folds(self._tree, found, create=create)
         self._state.index = await opening.read(self._tree, repair=create, folds=self._folds)
+        await self.snapshots.read()
         self._state.unconfirmed.clear()
         return self
 
@@ -248,6 +260,12 @@ class Export:
         gets that of the copy. Raises CopyFailed.
         """
         return await self._copies.make(volume_name, source._tree, path, progress, allows=allows, regroup=regroup)
+
+    async def snapshot_of(
+        self, source: Export, path: RelPath, handle: str, progress: Progress, *, allows: Callable[[], bool]
+    ) -> str:
+        """Copy a directory for a snapshot that has begun; return the name of the copy. Raises CopyFailed."""
+        return await self.snapshots.copy(handle, source._tree, path, progress, allows=allows)
 
     async def discard_copies(self, volume_name: str) -> None:
         """Move the copies for a volume that are not its directory yet into the trash."""
@@ -350,6 +368,10 @@ class Export:
         except PathMissing:
             return False
 
+    def measure(self, path: RelPath) -> AsyncGenerator[Measured, None]:
+        """Yield what was counted in a directory after each page of entries; see `ledger.measuring`."""
+        return measuring.measure(self._tree, path)
+
     async def missing(self, paths: Iterable[RelPath]) -> Set[RelPath]:
         """Return the paths at which there is nothing; see `ledger.presence`."""
         return await presence.missing(self._tree, paths)
@@ -404,6 +426,21 @@ class Export:
     async def archives(self) -> list[str]:
         """Return the names of the archives at the export's root, with and without records."""
         return await self._reclaiming.archive_names()
+
+    async def set_aside(self, was: Record, at: datetime) -> str:
+        """Rename a directory that belongs to no volume to an archive with a record; return the archive's name.
+
+        `was` names the directory. Raises PathTaken if it is a volume's, an archive or another export, and PathMissing.
+        """
+        await self._occupancy.vet("", was)
+        return await self._reclaiming.set_aside(was, at)
+
+    async def enter_archive(self, archive: str, record: ArchiveRecord) -> None:
+        """Write the record of an archive that has none, so that an admin can expire it.
+
+        A record that is there already stays and counts. Raises Cause.RECORD if it cannot be read.
+        """
+        await self._reclaiming.enter_archive(archive, record)
 
     async def expire(self, archive: str, at: datetime) -> bool:
         """Move an archive that has a record into the trash, then end its record.

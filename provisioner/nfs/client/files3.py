@@ -1,11 +1,16 @@
-"""Files of NFSv3 (RFC 1813) by their handles, for copies. The version has no copies within the server, and no holes."""
+"""Files of NFSv3 (RFC 1813) by their handles, for copies.
+
+The version has no copies within the server, no holes
+and no extended attributes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from provisioner.nfs.client.deadline import Deadline
-from provisioner.nfs.client.interface import CHUNK_BYTES, LARGEST_PAGE_BYTES, Place, Thing, with_facts
+from provisioner.nfs.client.interface import CHUNK_BYTES, LARGEST_PAGE_BYTES, SAFE_CHUNK_BYTES, Place, Thing, with_facts
 from provisioner.nfs.protocol import nfs3
 from provisioner.nfs.protocol.values import DirectoryPage, Position
 from provisioner.ports.files import Kept, Made, number_of
@@ -21,6 +26,11 @@ class Files3:
 
     def __init__(self, client: Client3) -> None:
         self._client = client
+
+    async def chunk_bytes(self, deadline: Deadline, what: Place) -> int:
+        """FSINFO."""
+        sizes = await self._client.call(deadline, nfs3.largest_sizes(what.handle), what)
+        return min(CHUNK_BYTES, *(each or SAFE_CHUNK_BYTES for each in sizes))
 
     async def look(self, deadline: Deadline, place: Place) -> Thing:
         """LOOKUP of each component, GETATTR."""
@@ -100,6 +110,18 @@ class Files3:
     ) -> tuple[int, bytes] | None:
         """Not in this version."""
         return None
+
+    async def has_attributes(self, deadline: Deadline, what: Place) -> bool:
+        """Not in this version."""
+        return False
+
+    async def attributes(self, deadline: Deadline, what: Place) -> Mapping[str, bytes]:
+        """Not in this version."""
+        return {}
+
+    async def set_attribute(self, deadline: Deadline, what: Place, name: str, value: bytes) -> bool:
+        """Not in this version."""
+        return False
 
     async def keep(self, deadline: Deadline, what: Place, kept: Kept, *, mode: bool, owner: bool) -> None:
         """SETATTR of the owner, which clears the set-ID bits, then of mode and times."""

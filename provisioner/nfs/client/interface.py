@@ -7,7 +7,7 @@ something else.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,8 +19,10 @@ from provisioner.ports.tree import Change, EntryType, ExportError, FilesystemSta
 
 LARGEST_PAGE_BYTES = 64 << 10
 """Upper limit for a page of a directory, if the server reports that a smaller page is too small."""
-CHUNK_BYTES = 60 << 10
-"""Size of a READ or WRITE, which fits into the requests of every session."""
+CHUNK_BYTES = 256 << 10
+"""The largest READ or WRITE of this client."""
+SAFE_CHUNK_BYTES = 32 << 10
+"""Size of a READ or WRITE with a server that announces none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,10 @@ class FilesClient(Protocol):
     @property
     def offloads(self) -> bool:
         """Whether the version has CLONE and COPY."""
+        ...
+
+    async def chunk_bytes(self, deadline: Deadline, what: Place) -> int:
+        """Return the largest READ and WRITE in the file system of an object."""
         ...
 
     async def look(self, deadline: Deadline, place: Place) -> Thing:
@@ -127,6 +133,18 @@ class FilesClient(Protocol):
         self, deadline: Deadline, source: Place, what: Place, offset_bytes: int, size_bytes: int
     ) -> tuple[int, bytes] | None:
         """Copy within the server; return how many bytes and the verifier, or None if the server cannot."""
+        ...
+
+    async def has_attributes(self, deadline: Deadline, what: Place) -> bool:
+        """Return True if the file system of an object has extended attributes."""
+        ...
+
+    async def attributes(self, deadline: Deadline, what: Place) -> Mapping[str, bytes]:
+        """Return the extended attributes of a file or directory."""
+        ...
+
+    async def set_attribute(self, deadline: Deadline, what: Place, name: str, value: bytes) -> bool:
+        """Set an extended attribute; return False if the server cannot keep it."""
         ...
 
     async def keep(self, deadline: Deadline, what: Place, kept: Kept, *, mode: bool, owner: bool) -> None:

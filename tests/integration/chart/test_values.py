@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 
 PEER = "nfs-subdir-external-provisioner"
 SAMPLED = {"nfs_provisioner_volumes", "nfs_provisioner_capacity_bytes", "nfs_provisioner_queue_depth",
-           "nfs_provisioner_claims_pending", "nfs_provisioner_claim_pending_seconds",
+           "nfs_provisioner_claims_pending", "nfs_provisioner_claims_failing", "nfs_provisioner_claim_pending_seconds",
            "nfs_provisioner_volumes_nearly_full", "nfs_provisioner_quota_heartbeat_age_seconds",
            "nfs_provisioner_volume_used_bytes", "nfs_provisioner_volume_limit_bytes"}  # fmt: skip
 """Gauges that the daemon adds to those of Metrics."""
@@ -75,15 +75,18 @@ def test_every_class_can_be_used(render: Renderer, path: Path) -> None:
         parse(each.get("parameters", {}))
 
 
+@pytest.mark.parametrize("snapshots", [False, True], ids=str)
 @pytest.mark.parametrize(("elects", "grows"), [(True, False), (False, False), (True, True)], ids=str)
-def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool, grows: bool) -> None:
+def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool, grows: bool, snapshots: bool) -> None:
     """The roles allow exactly the verbs, resources and names that core.checks lists."""
     release = render(
         nfs__server="nas",
         leaderElection__enabled=elects,
         storageClass__provisionerName="nas.example/x",
         autoGrow__enabled=grows,
+        snapshots__enabled=snapshots,
     )
+    assert ("SNAPSHOTS" in release.environment()) == snapshots
     wanted = {
         (
             "Role" if each.resource == "leases" else "ClusterRole",
@@ -92,7 +95,9 @@ def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool, 
             each.verb,
             each.name,
         )
-        for each in permissions(lease=("nfs", "nas.example-x") if elects else None, auto_grow=grows)
+        for each in permissions(
+            lease=("nfs", "nas.example-x") if elects else None, auto_grow=grows, snapshots=snapshots
+        )
     }
     assert set(rules(release)) == wanted
     assert len(list(rules(release))) == len(wanted)
@@ -143,7 +148,8 @@ def test_every_variable_is_one_that_the_daemon_reads(render: Renderer) -> None:
 
     read = {parameter.envvar for parameter in command.params}
     for path in VALUE_SETS:
-        assert set(render(path).environment()) <= read
+        added = yaml.safe_load(path.read_text()).get("extraEnv", [])
+        assert set(render(path).environment()) - {each["name"] for each in added} <= read
 
 
 def test_metrics_have_the_daemon_s_names() -> None:
@@ -367,7 +373,7 @@ def test_a_network_policy_lets_through_what_is_needed(render: Renderer) -> None:
 
 
 def test_the_dashboard_reaches_grafana(render: Renderer) -> None:
-    """The ConfigMap has the dashboard's JSON and the label for Grafana's sidecar, and every query the two variables."""
+    """The ConfigMap has the dashboard's JSON and the label for Grafana's sidecar, and every query its variables."""
     config = render(value_set("observed")).one("ConfigMap")
     assert config["metadata"]["namespace"] == "monitoring"
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -376,8 +382,14 @@ def test_the_dashboard_reaches_grafana(render: Renderer) -> None:
     queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
     assert len(queries) > 20
     of_claims = [query for query in queries if "nfs_provisioner_volume_" in query]  # the namespace is the claim's
-    assert all('job=~"$job",namespace=~"$namespace"' in query for query in queries if query not in of_claims)
-    assert all('job=~"$job"' in query for query in of_claims)
+    selected = 'cluster=~"$cluster",job=~"$job",namespace=~"$namespace"'
+    assert all(query.count(selected) == query.count("{") for query in queries if query not in of_claims)
+    assert all('{cluster=~"$cluster",job=~"$job"}' in query for query in of_claims)
+    of_exports = [query for query in queries if re.search(r"_export_|_trash_|_archives|_orphans", query)]
+    assert len(of_exports) > 8
+    assert all('export=~"$export"' in query for query in of_exports)
+    variables = [each["name"] for each in dashboard["templating"]["list"]]
+    assert variables == ["datasource", "cluster", "namespace", "job", "export"]
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
@@ -409,3 +421,13 @@ def test_metrics_of_single_volumes(render: Renderer) -> None:
     detailed = render(nfs__server="nas", serviceMonitor__enabled=True, volumeMetrics="true")
     assert detailed.environment()["VOLUME_METRICS"] == "true"
     assert detailed.one("ServiceMonitor")["spec"]["endpoints"][0]["honorLabels"] is True
+
+
+def test_a_class_of_snapshots(render: Renderer) -> None:
+    """The value snapshots.class.create adds a VolumeSnapshotClass of the provisioner, only with snapshots enabled."""
+    (found,) = render(nfs__server="nas", snapshots__enabled=True, snapshots__class__create="true").all(
+        "VolumeSnapshotClass"
+    )
+    name = render(nfs__server="nas").environment()["PROVISIONER_NAME"]
+    assert (found["driver"], found["deletionPolicy"]) == (name, "Delete")
+    assert list(render(nfs__server="nas", snapshots__class__create=True).all("VolumeSnapshotClass")) == []

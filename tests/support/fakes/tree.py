@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from provisioner.ports.tree import (
     one_by_one,
 )
 
+CHUNK_BYTES = 16
 NAME_LIMIT_BYTES = 255
 TARGET_LIMIT_BYTES = 1023
 
@@ -44,6 +45,7 @@ class Directory:
     entries: dict[str, Node] = field(default_factory=dict)
     accessed_ns: int = 0
     modified_ns: int = 0
+    attributes: dict[str, bytes] = field(default_factory=dict)
 
 
 class Folding(dict[str, "Node"]):
@@ -114,6 +116,7 @@ class File:
     gid: int = 0
     accessed_ns: int = 0
     modified_ns: int = 0
+    attributes: dict[str, bytes] = field(default_factory=dict)
 
 
 Node = Directory | Symlink | File
@@ -408,9 +411,7 @@ BLOCK_BYTES = 4
 
 
 class MemoryFiles:
-    """The `Files` of a tree in memory. It clones, copies and tells holes as the four flags say."""
-
-    chunk_bytes = 16
+    """The `Files` of a tree in memory. It clones, copies, tells holes and keeps attributes as the flags say."""
 
     def __init__(self, tree: MemoryTree) -> None:
         self.tree = tree
@@ -418,11 +419,16 @@ class MemoryFiles:
         self.copies = True
         self.seeks = True
         self.wholes = False
+        self.attributed = True
         self.page_items = 2
         self.verifier = NO_DATA
         """A changed verifier stands for a server that has lost writes."""
         self.mounts: set[int] = set()
         """Directories that are the roots of other file systems, by their id()."""
+
+    async def chunk_bytes(self, directory: Item) -> int:
+        """See `Files`."""
+        return await self.tree.call("limits", directory.path, lambda: CHUNK_BYTES)
 
     def shares(self, other: Files) -> bool:
         """See `Files`."""
@@ -572,6 +578,20 @@ class MemoryFiles:
 
         return await self.tree.call("copy_whole", source.path, job)
 
+    async def attributes(self, item: Item) -> Mapping[str, bytes]:
+        """See `Files`."""
+        return await self.tree.call("attributes", item.path, lambda: dict(self._attributed(item)))
+
+    async def set_attribute(self, item: Item, name: str, value: bytes) -> bool:
+        """See `Files`."""
+
+        def job() -> bool:
+            if self.attributed:
+                self._attributed(item)[name] = value
+            return self.attributed
+
+        return await self.tree.call("set_attribute", item.path, job)
+
     async def keep(self, item: Item, kept: Kept) -> None:
         """See `Files`."""
 
@@ -595,6 +615,11 @@ class MemoryFiles:
 
     def _file(self, item: Item) -> File:
         return _expect(self._live(item), File, item.path)
+
+    def _attributed(self, item: Item) -> dict[str, bytes]:
+        node = self._live(item)
+        assert not isinstance(node, Symlink)
+        return node.attributes
 
     def _next_data(self, file: Item, offset: int) -> tuple[int, int] | None:
         content = self._file(file).content
