@@ -77,8 +77,9 @@ e2e: testbed ## test the image and the chart as deployed; skipped, with the reas
 	@$(BIN)/python -m testbed.docker --or-skip bash -ec '$(MAKE) image; \
 	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/pytest tests/e2e -m "$(MARKED)" $(PYTEST_FLAGS)'
 
-manifests: testbed ## render deploy/base from the chart
+manifests: testbed ## render deploy/base from the chart, and the values in its README
 	@$(BIN)/python -m deploy.manifests
+	@$(BIN)/python -m deploy.chart_readme
 
 pictures: testbed ## write docs/pictures from real runs; takes a quarter of an hour and root
 	@$(BIN)/python -m pictures

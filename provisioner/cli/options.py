@@ -123,6 +123,13 @@ def daemon(*, hidden: bool = False) -> list[Option[Any]]:
                      show_envvar=True, hidden=hidden, help="Address that serves /metrics, /healthz and /readyz."),
         click.option("--workers", envvar="WORKERS", type=click.IntRange(1, 1024), default=64, show_default=True,
                      show_envvar=True, hidden=hidden, help="Number of claims and volumes processed concurrently."),
+        click.option("--parallel-copies", envvar="PARALLEL_COPIES", type=click.IntRange(1, 64), default=4,
+                     show_default=True, show_envvar=True, hidden=hidden,
+                     help="Number of copies to one export that run concurrently."),
+        click.option("--copy-workers", envvar="COPY_WORKERS", type=click.IntRange(1, 128), default=32,
+                     show_default=True, show_envvar=True, hidden=hidden,
+                     help="Number of files, or parts of large files, that the copies to one export copy concurrently;"
+                     " they share it equally."),
         click.option("--volume-metrics/--no-volume-metrics", envvar="VOLUME_METRICS", default=False, show_default=True,
                      show_envvar=True, hidden=hidden, help="Serve metrics of single volumes, labelled with their"
                      " claims."),
@@ -171,6 +178,8 @@ def settings(
     retry_period_s: float,
     listen: str,
     workers: int,
+    parallel_copies: int,
+    copy_workers: int,
     volume_metrics: bool,
     snapshots: bool,
 ) -> setting.Settings:
@@ -196,6 +205,8 @@ def settings(
         listen_host=host,
         listen_port=port,
         workers=workers,
+        parallel_copies=parallel_copies,
+        copy_workers=copy_workers,
         volume_metrics=volume_metrics,
         snapshots=snapshots,
     )

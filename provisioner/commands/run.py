@@ -28,7 +28,7 @@ from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.leadership import Alone
 from provisioner.runtime.reflector import Reflector, relist
 from provisioner.settings import Settings, replica_identity
-from provisioner.telemetry import endpoint
+from provisioner.telemetry import endpoint, memory
 from provisioner.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -52,6 +52,7 @@ async def run(settings: Settings) -> None:
     # New directories must have the modes that classes ask for from the start: some servers refuse to change them later.
     os.umask(0)
     clock, metrics, identity = SystemClock(), Metrics(), replica_identity()
+    metrics.memory_limit.set(memory.limit_bytes())
     stopping = _stop_on_signals()
     _collect_rarely()
     exports = build_registry(settings, observe=metrics.export_call)

@@ -33,8 +33,6 @@ from provisioner.runtime.locks import VolumeLocks
 
 log = structlog.get_logger(__name__)
 
-IN_PARALLEL = 4
-"""Copies that run at a time; the others wait in the order of asking."""
 LOOK_EVERY_S = 30.0
 """Time between two events with the progress of a copy."""
 _LOCKED_S = 0.5
@@ -83,7 +81,6 @@ class Clones:
         self._revisit = revisit
         self._released = released
         self._jobs: dict[str, _Job] = {}
-        self.slots = asyncio.Semaphore(IN_PARALLEL)
         self._group: asyncio.TaskGroup | None = None
         self.on_discarded: Callable[[Export], None] = lambda export: None
         """Called when a copy was moved into the trash of an export."""
@@ -255,11 +252,8 @@ class Clones:
         ctx, plan, export = self._ctx, job.plan, job.export
         with ctx.supervisor.shield("copies", volume=plan.volume):
             try:
-                async with self.slots:
-                    allows = partial(ctx.guard.allows, export)
-                    copy = await export.copy_from(
-                        source, path, plan.volume, job.progress, allows=allows, regroup=regroup
-                    )
+                allows = partial(ctx.guard.allows, export)
+                copy = await export.copy_from(source, path, plan.volume, job.progress, allows=allows, regroup=regroup)
                 self._succeeded(job)
                 return copy
             except CopyFailed as exc:

@@ -350,11 +350,10 @@ class SnapshotController:
         ctx, source, export = self._ctx, job.source, job.export
         with ctx.supervisor.shield("copies", snapshot=job.record.key):
             try:
-                async with self._clones.slots:
-                    began_s = ctx.clock.monotonic()
-                    allows = partial(ctx.guard.allows, export)
-                    copy = await export.snapshot_of(source, path, handle, job.progress, allows=allows)
-                    await export.snapshots.place(handle, copy, ctx.stamp())
+                began_s = ctx.clock.monotonic()
+                allows = partial(ctx.guard.allows, export)
+                copy = await export.snapshot_of(source, path, handle, job.progress, allows=allows)
+                await export.snapshots.place(handle, copy, ctx.stamp())
             except CopyFailed as exc:
                 if ctx.guard.allows(export):
                     await self._discard(export, handle)

@@ -639,11 +639,11 @@ def copying_message(claim: Claim, *, entries: int, size_bytes: int, trouble: str
 
 
 def left_out_message(count: int, some: Sequence[str]) -> str:
-    """Return the message for a copy that lacks entries which no copy can have."""
+    """Return the message for a copy that lacks entries and attributes which no copy can have."""
     listed = ", ".join(map(repr, some)) + (", …" if count > len(some) else "")
     return (
-        f"the copy lacks {count:,} entries: sockets, devices, snapshots of the server and other file systems cannot be"
-        f" copied ({listed})"
+        f"the copy lacks {count:,} entries or attributes: sockets, devices, snapshots of the server, other file systems"
+        f" and extended attributes that the server does not accept cannot be copied ({listed})"
     )
 
 

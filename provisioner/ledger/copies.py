@@ -28,6 +28,7 @@ from provisioner.core.records import Record, encode
 from provisioner.ledger import layout, modes, symlinks
 from provisioner.ledger.archives import is_free, is_there
 from provisioner.ledger.copying import TREE, Progress, Regroup, TreeCopy
+from provisioner.ledger.shares import CopyLimits, Shares
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.volume_records import VolumeRecords
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
@@ -39,7 +40,8 @@ _TRIES = 100
 class Copies:
     """The directories below `.provisioner/copies`."""
 
-    def __init__(self, state: LedgerState, records: VolumeRecords) -> None:
+    def __init__(self, state: LedgerState, records: VolumeRecords, limits: CopyLimits) -> None:
+        self._shares = Shares(limits)
         self._state = state
         self._tree = state.tree
         self._records = records
@@ -54,15 +56,16 @@ class Copies:
         allows: Callable[[], bool],
         regroup: Regroup | None = None,
     ) -> str:
-        """Copy a directory for a volume (step 2); return the name of the copy.
+        """Copy a directory for a volume (step 2), once it is its turn; return the name of the copy.
 
         Raises CopyFailed. A copy that fails or is cancelled is left for `discard`.
         """
-        await self.discard(volume_name)
-        token = secrets.token_hex(4)
-        copy = TreeCopy(source, self._tree, progress, allows=allows, regroup=regroup)
-        await copy.run(path, layout.copy(volume_name, token))
-        return token
+        async with self._shares.share() as share:
+            await self.discard(volume_name)
+            token = secrets.token_hex(4)
+            copy = TreeCopy(source, self._tree, progress, allows=allows, regroup=regroup, share=share)
+            await copy.run(path, layout.copy(volume_name, token))
+            return token
 
     async def is_complete(self, volume_name: str, held: Record) -> bool:
         """Return True if the copy that a record names exists, in `copies` or at the volume's path already.

@@ -26,6 +26,7 @@ from provisioner.ledger.heartbeats import Heartbeats
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
 from provisioner.ledger.reclaiming import Reclaiming
+from provisioner.ledger.shares import CopyLimits
 from provisioner.ledger.snapshots import Snapshots
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.trash import Trash
@@ -37,7 +38,14 @@ from provisioner.ports.tree import FilesystemStats, Ownership, PathMissing, Tree
 class Export:
     """One export: its volumes by name, and its parts `trash`, `snapshots`, `heartbeats` and `answers`."""
 
-    def __init__(self, location: Location, tree: Tree, *, name: str = "") -> None:
+    def __init__(
+        self,
+        location: Location,
+        tree: Tree,
+        *,
+        name: str = "",
+        copies: CopyLimits = CopyLimits(),  # noqa: B008
+    ) -> None:
         self._location = location
         self._tree = tree
         self._folds = False
@@ -47,7 +55,7 @@ class Export:
         self._occupancy = Occupancy(self._state, self._records)
         self.trash = Trash(tree)
         self._grouping = Grouping(self._state, self._records, self.trash)
-        self._copies = Copies(self._state, self._records)
+        self._copies = Copies(self._state, self._records, copies)
         self.snapshots = Snapshots(self._state, self._copies)
         self._provisioning = Provisioning(self._state, self._records, self._occupancy, self._grouping, self._copies)
         self._enrollment = Enrollment(self._state, self._records, self._occupancy)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 
 PEER = "nfs-subdir-external-provisioner"
 SAMPLED = {"nfs_provisioner_volumes", "nfs_provisioner_capacity_bytes", "nfs_provisioner_queue_depth",
-           "nfs_provisioner_claims_pending", "nfs_provisioner_claim_pending_seconds",
+           "nfs_provisioner_claims_pending", "nfs_provisioner_claims_failing", "nfs_provisioner_claim_pending_seconds",
            "nfs_provisioner_volumes_nearly_full", "nfs_provisioner_quota_heartbeat_age_seconds",
            "nfs_provisioner_volume_used_bytes", "nfs_provisioner_volume_limit_bytes"}  # fmt: skip
 """Gauges that the daemon adds to those of Metrics."""
@@ -148,7 +148,8 @@ def test_every_variable_is_one_that_the_daemon_reads(render: Renderer) -> None:
 
     read = {parameter.envvar for parameter in command.params}
     for path in VALUE_SETS:
-        assert set(render(path).environment()) <= read
+        added = yaml.safe_load(path.read_text()).get("extraEnv", [])
+        assert set(render(path).environment()) - {each["name"] for each in added} <= read
 
 
 def test_metrics_have_the_daemon_s_names() -> None:
@@ -423,4 +424,11 @@ def test_a_class_of_snapshots(render: Renderer) -> None:
     )
     name = render(nfs__server="nas").environment()["PROVISIONER_NAME"]
     assert (found["driver"], found["deletionPolicy"]) == (name, "Delete")
+    annotation = "snapshot.storage.kubernetes.io/is-default-class"
+    assert (found["metadata"]["annotations"][annotation], "parameters" in found) == ("true", False)
+    parameters = {"snapshots__class__default": "false", "snapshots__class__parameters__retention": "30d"}
+    (other,) = render(nfs__server="nas", snapshots__enabled=True, snapshots__class__create=True, **parameters).all(
+        "VolumeSnapshotClass"
+    )
+    assert ("annotations" in other["metadata"], other["parameters"]) == (False, {"retention": "30d"})
     assert list(render(nfs__server="nas", snapshots__class__create=True).all("VolumeSnapshotClass")) == []
