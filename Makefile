@@ -22,11 +22,11 @@ LOCKED := --require-hashes --only-binary :all:
 LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup testbed demo test test-all unit e2e image manifests pictures check docs format bench bench-growth bench-smoke \
-	bench-docs lock clean
+.PHONY: help setup testbed demo test test-all unit e2e image manifests release pictures check docs format conformance \
+	conformance-docs bench bench-growth bench-smoke bench-docs lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv with pinned packages, and install the project and the testbed into it
 	@:
@@ -75,11 +75,23 @@ image: $(STAMP) ## build the image, and an NFS server image for tests; as root i
 
 e2e: testbed ## test the image and the chart as deployed; skipped, with the reason, where Docker cannot run
 	@$(BIN)/python -m testbed.docker --or-skip bash -ec '$(MAKE) image; \
-	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/pytest tests/e2e -m "$(MARKED)" $(PYTEST_FLAGS)'
+	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/python -m tests.conformance.suite; \
+	  $(BIN)/pytest tests/e2e -m "$(MARKED)" $(PYTEST_FLAGS)'
+
+# FAULTS=leader kills the leader every two minutes, FAULTS=server one of two NFS servers. ONLY=… runs specs by their names.
+conformance: testbed ## run Kubernetes' own storage tests on real nodes; takes an hour; FAULTS=leader or server adds faults
+	@$(BIN)/python -m testbed.docker --or-skip bash -ec '$(MAKE) image; \
+	  $(BIN)/python -m tests.conformance --faults "$(FAULTS)" --only "$(ONLY)"'
+
+conformance-docs: $(STAMP) ## write the results of build/conformance into docs/development/conformance.md
+	@$(BIN)/python -m tests.conformance.page --take
 
 manifests: testbed ## render deploy/base from the chart, and the values in its README
 	@$(BIN)/python -m deploy.manifests
 	@$(BIN)/python -m deploy.chart_readme
+
+release: testbed ## write wheel, chart, manifests and SBOM of the tag at HEAD into dist/release; TAG=v1.2.3 names another tag
+	@$(BIN)/python -m deploy.release $(TAG:%=--tag=%)
 
 pictures: testbed ## write docs/pictures from real runs; takes a quarter of an hour and root
 	@$(BIN)/python -m pictures

@@ -51,6 +51,8 @@ class Source:
     """How long a build takes, as text for users: measured on two CPU cores."""
     named_by: str | None = field(default=None)
     """The environment variable that can name a directory with existing binaries."""
+    tests: bool = field(default=False)
+    """Whether the binaries are the packages' tests (`go test -c`): `conformance.test` of a package `conformance`."""
 
     @property
     def version(self) -> str:
@@ -193,8 +195,9 @@ def _build(source: Source, go: Path, names: Sequence[str], directory: Path, prog
     environment = _go_environment()
     listing, log = directory / "packages.log", directory / "build.log"
     stale = ["list", "-deps", "-trimpath", "-mod=readonly", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}"]
+    of_tests = ["-test"] if source.tests else []
     _run(
-        [go, *stale, *packages],
+        [go, *stale, *of_tests, *packages],
         listing,
         "downloading the sources",
         progress,
@@ -206,27 +209,29 @@ def _build(source: Source, go: Path, names: Sequence[str], directory: Path, prog
     total = len(_lines(listing)) - len(_lines(listing, "go: "))
     stamps = " ".join(f"-X {variable}={value}" for variable, value in source.stamp(source).items())
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as unfinished:
+        compile = ["test", "-c", "-vet=off"] if source.tests else ["build"]
         flags = ["-v", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", f"-s -w {stamps}"]
         _run(
-            [go, "build", *flags, "-o", f"{unfinished}/", *packages],
+            [go, *compile, *flags, "-o", f"{unfinished}/", *packages],
             log,
             "compiling and linking",
             progress,
-            state=lambda: f"{len(_lines(log))} of {total} packages",
+            # `go test` prints no packages.
+            state=lambda: "" if source.tests else f"{len(_lines(log))} of {total} packages",
             directory=source.module,
             environment=environment,
         )
         for name, package in zip(names, packages, strict=True):
             # Rename is atomic: a process that finds the file can run it without the lock.
-            os.replace(Path(unfinished) / _built_name(package), directory / name)
+            os.replace(Path(unfinished) / _built_name(package, tests=source.tests), directory / name)
 
 
-def _built_name(package: str) -> str:
-    """Return the file name that `go build` uses for a package.
+def _built_name(package: str, *, tests: bool) -> str:
+    """Return the file name that Go uses for a package, or for its tests.
 
-    It is the last element of the path that is not a major version (`go help build`).
+    It is the last element of the path that is not a major version (`go help build`, `go help test`).
     """
-    return re.sub(r"/v\d+$", "", package).rpartition("/")[2]
+    return re.sub(r"/v\d+$", "", package).rpartition("/")[2] + (".test" if tests else "")
 
 
 def _go_environment() -> Mapping[str, str]:

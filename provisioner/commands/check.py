@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 
 from provisioner import __version__
 from provisioner.commands.session import connect, list_all
+from provisioner.commands.warning_events import Warnings, read_warnings
 from provisioner.commands.wiring import build_registry
 from provisioner.core import agents, checks, classes, health, snapshot_classes, snapshot_health
 from provisioner.core.agents import Wish
-from provisioner.core.checks import Finding, Permission, Use
+from provisioner.core.checks import Finding, Use
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.lacking import is_in_use
 from provisioner.core.leases import LeaseRecord
@@ -39,7 +40,6 @@ _EXPORT_S = 8.0
 _LEASE_S = 8.0
 """How long to watch a Lease that seems to have no holder."""
 _POLL_S = 0.5
-_READ_EVENTS = Permission(verb="list", resource="events")
 _UNEXPECTED = "check the API server, and that --kubeconfig names the right one"
 _CONCURRENCY = 32
 
@@ -62,10 +62,8 @@ class _Seen:
     """The cluster's UID."""
     claims: Sequence[Claim] = ()
     snapshots: SnapshotFacts | None = None
-    warnings: Mapping[str, str] = field(default_factory=dict)
-    """The last warning event about a claim or a volume, by uid."""
-    no_warning: str = "no warning event"
-    """What to print for objects without a warning."""
+    warnings: Warnings = field(default_factory=Warnings)
+    """The last warning event about each claim and volume."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     """The API server's time, if its answers have one."""
 
@@ -264,32 +262,13 @@ def _now(cluster: Cluster) -> datetime:
 
 
 async def _ask_why(cluster: KubeCluster, settings: Settings, seen: _Seen) -> None:
-    """Read the last warning about each pending claim and each volume that is not reclaimed.
-
-    The daemon's ServiceAccount has no right to read events. Asking first keeps a refusal out of the audit log.
-    """
+    """Read the last warning about each pending claim and each volume that is not reclaimed."""
     seen.now = _now(cluster)
     claims = health.pending(seen.claims, settings.provisioner)[: health.LISTED]
     volumes = health.unreclaimed(seen.volumes, settings.provisioner)[: health.LISTED]
     about = {claim.uid: claim.metadata.namespace for claim in claims}
     about |= {volume.metadata.uid: "default" for volume in volumes}
-    if not about:
-        return
-    try:
-        if await cluster.is_allowed(_READ_EVENTS):
-            warnings = await asyncio.gather(*(_last_warning(cluster, where, uid) for uid, where in about.items()))
-            seen.warnings = dict(zip(about, warnings, strict=True))
-        else:
-            seen.no_warning = "no right to list events, which give the reason"
-    except ClusterError as exc:
-        seen.no_warning = f"events cannot be read: {exc}"
-
-
-async def _last_warning(cluster: KubeCluster, namespace: str, uid: str) -> str:
-    """Return the last warning about an object, or an empty text. Raises ClusterError."""
-    warnings = [each for each in await cluster.list_events(namespace, uid) if each.type == "Warning"]
-    last = max(warnings, key=lambda each: each.at, default=None)
-    return f"{last.reason}: {last.message}" if last is not None else ""
+    seen.warnings = await read_warnings(cluster, about)
 
 
 def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[Finding]:
@@ -300,14 +279,14 @@ def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[F
     failing = {each.name: f"{each.result}; {each.advice}" for each in exports if not each.ok}
 
     def why(claim: Claim) -> str:
-        return seen.warnings.get(claim.uid) or health.expected_reason(
+        return seen.warnings.of.get(claim.uid) or health.expected_reason(
             claim, classes.get(claim.class_name), settings.provisioner, settings.default_export, failing
         )
 
     return [
-        *(health.waits(claim, why(claim) or seen.no_warning, seen.now) for claim in claims[: health.LISTED]),
+        *(health.waits(claim, why(claim) or seen.warnings.none, seen.now) for claim in claims[: health.LISTED]),
         *(
-            health.stays(volume, seen.warnings.get(volume.metadata.uid) or seen.no_warning)
+            health.stays(volume, seen.warnings.of.get(volume.metadata.uid) or seen.warnings.none)
             for volume in volumes[: health.LISTED]
         ),
         *health.more(len(claims) - health.LISTED, len(volumes) - health.LISTED),

@@ -36,7 +36,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Item = TypeVar("Item", Claim, Volume, StorageClass, Snapshot, SnapshotClass)
 
-_KINDS: dict[type, Kind] = {
+KINDS: dict[type, Kind] = {
     Claim: "claims",
     Volume: "volumes",
     StorageClass: "classes",
@@ -74,7 +74,11 @@ def unseen(export: Export, error: ExportError) -> Unseen:
 async def connect(settings: Settings, *, limits: Limits | None = None) -> AsyncIterator[KubeCluster]:
     """Connect to the API server. Raises InvalidSettings."""
     async with open_cluster(
-        settings.kubeconfig, provisioner=settings.provisioner, identity=replica_identity(), limits=limits
+        settings.kubeconfig,
+        context=settings.context,
+        provisioner=settings.provisioner,
+        identity=replica_identity(),
+        limits=limits,
     ) as cluster:
         yield cluster
 
@@ -229,14 +233,19 @@ async def list_all(cluster: Cluster, of: type[Item]) -> list[Item]:
 
     Raises ClusterError; Expired if reading the pages takes longer than the server keeps them.
     """
+    return (await list_at(cluster, of))[0]
+
+
+async def list_at(cluster: Cluster, of: type[Item]) -> tuple[list[Item], str]:
+    """Return all objects of a type as `list_all` does, and the version from which a watch continues."""
     found: list[Item] = []
     token = ""
     while True:
-        page = await cluster.list(_KINDS[of], continue_token=token)
+        page = await cluster.list(KINDS[of], continue_token=token)
         found += [item for item in page.items if isinstance(item, of)]
         token = page.continue_token
         if not token:
-            return found
+            return found, page.version
 
 
 async def map_concurrently(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:

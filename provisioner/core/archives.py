@@ -183,6 +183,10 @@ def listed(archive: str, record: ArchiveRecord | None, *, export: str, cluster: 
     """Return the row of an archive, as seen from one cluster."""
     if record is None:
         return ArchiveRow(archive, export, why_not="no record")
+    if not record.was.claim:
+        return ArchiveRow(
+            archive, export, archived=record.archived, directory=record.was.directory, why_not="of no claim"
+        )
     until, is_own = kept_until(record), record.was.cluster == cluster
     return ArchiveRow(
         archive=archive,

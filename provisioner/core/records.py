@@ -153,6 +153,26 @@ NO_OBJECT = "none"
 """Instead of a volume's uid: the record is for an object that is about to be created, and for no other."""
 
 
+def no_owner(directory: str, at: str, cluster: str) -> Record:
+    """Return what is known about a directory that belongs to no volume, as a record for its archive."""
+    return Record(
+        directory=directory,
+        namespace="",
+        claim="",
+        claim_uid="",
+        class_name="",
+        on_delete="archive",
+        capacity="",
+        created=at,
+        cluster=cluster,
+    )
+
+
+def unowned(archive: str, at: str, was: Record) -> ArchiveRecord:
+    """Return the record of an archive that never was a volume: instead of a volume's name it has its own."""
+    return ArchiveRecord(archive, at, was)
+
+
 def archived(record: Record) -> Record:
     """Return the record for an archive: without the volume's uid, which leaves room for other fields."""
     return structs.replace(record, volume_uid="")

@@ -21,8 +21,9 @@ from provisioner.core import names
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.objects import Claim, Metadata, Namespace, Snapshot, SnapshotContent, Volume
+from provisioner.core.pods import Pod
 from provisioner.core.texts import encodable
-from provisioner.kube import codec, errors, events, leases, reviews
+from provisioner.kube import codec, errors, events, leases, pods, reviews
 from provisioner.kube.connection import (
     JSON,
     MERGE_PATCH,
@@ -311,6 +312,24 @@ class KubeCluster:
         path = f"/api/v1/namespaces/{_quote(namespace)}/events"
         return await self._ask(self._call("list", "events", path, query=events.query(uid)), events.decode)
 
+    async def list_pods(self, namespace: str | None = None, name: str = "") -> Sequence[Pod]:
+        """Return the pods of a namespace, or of all; with `name`, only those of that name."""
+        path = f"/api/v1/namespaces/{_quote(namespace)}/pods" if namespace else "/api/v1/pods"
+        query = {"limit": str(self._limits.page_items)} | ({"fieldSelector": f"metadata.name={name}"} if name else {})
+        found: list[Pod] = []
+        token = ""
+        while True:
+            call = self._call("list", "pods", path, query=query | ({"continue": token} if token else {}))
+            page, token = await self._ask(call, pods.decode)
+            found += page
+            if not token:
+                return found
+
+    async def get_volume_manifest(self, name: str) -> dict[str, Any]:
+        """Return the whole object of a volume. Raises NotFound."""
+        call = self._call("get", "persistentvolumes", _volume_path(name))
+        return await self._ask(call, lambda body: msgspec.json.decode(body, type=dict[str, Any]))
+
     async def create_claim(self, namespace: str, body: Mapping[str, object]) -> Claim:
         """Create a claim. Raises AlreadyExists."""
         call = self._call("create", "persistentvolumeclaims", _claims_path(namespace), body=body)
@@ -443,12 +462,15 @@ async def open_cluster(
     on_undecodable: codec.OnUndecodable = lambda kind, name, reason: None,
     limits: Limits | None = None,
     connections: int = 128,
+    context: str | None = None,
 ) -> AsyncIterator[KubeCluster]:
     """Connect to the cluster of a kubeconfig, or the cluster that this pod runs in. Makes no call yet.
 
+    `context` is a context of the kubeconfig; without it, the current one counts.
+
     `connections` limits the pool: up to six watches, each worker and the Lease need one each. Raises InvalidSettings.
     """
-    async with open_connection(kubeconfig, observe=observe, connections=connections) as connection:
+    async with open_connection(kubeconfig, context=context, observe=observe, connections=connections) as connection:
         yield KubeCluster(
             connection,
             provisioner=provisioner,

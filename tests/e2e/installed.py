@@ -46,6 +46,7 @@ class Installed:
             "image": {"repository": repository, "tag": tag},
             "nfs": {"server": cluster.nfs_server, "path": cluster.nfs_path, "mountOptions": ["nfsvers=4.1", port]},
             "storageClass": {"onDelete": "delete"},
+            "snapshots": {"enabled": True},
             "storageClasses": [
                 {"name": "archived", "onDelete": "archive"},
                 {"name": "retained", "reclaimPolicy": "Retain"},

@@ -21,8 +21,10 @@ from testcontainers.core.docker_client import DockerClient
 
 from testbed import binaries, docker, packages, vm
 from testbed.binaries import Progress, cache, silent
+from tests.conformance import images
 from tests.e2e.containers import PROVISIONER
 from tests.e2e.nodes import debian, workloads
+from tests.e2e.nodes.workloads import Archive
 
 PACKAGES = (*vm.PACKAGES, *debian.PACKAGES, "e2fsprogs")
 SUITE = "trixie"
@@ -132,7 +134,7 @@ def _install(progress: Progress) -> None:
 
 def _home() -> Path:
     """Return the directory of builds with these versions of our modules, files and Kubernetes."""
-    ours = [Path(module.__file__ or "") for module in (debian, workloads)] + [Path(__file__)]
+    ours = [Path(module.__file__ or "") for module in (debian, images, workloads)] + [Path(__file__)]
     ours += sorted(path for path in _ROOTFS.rglob("*") if path.is_file())
     recipe = hashlib.sha256(b"\0".join(path.read_bytes() for path in ours)).hexdigest()[:8]
     return cache() / f"nodes-{binaries.kubernetes_version()}-{recipe}"
@@ -166,7 +168,9 @@ def _build_tree(home: Path, progress: Progress) -> None:
     programs = binaries.locate(tuple(binaries.NODE_PACKAGES), binaries.NODE, progress=progress)
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=home) as name:
         archive, tree = Path(name, "workloads.tar"), Path(name, "tree")
-        workloads.write_archive(archive, progress)
+        with Archive(archive) as opened:
+            workloads.add_all(opened, Path(name, "layer.tar"), progress)
+            images.add_all(opened, Path(name), progress)
         progress(f"nodes: making the root filesystem of {' '.join(NODE_PACKAGES)}")
         debian.bootstrap(
             tree,
