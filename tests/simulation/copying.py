@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import replace
 
@@ -35,12 +35,15 @@ _LATE = frozenset(("rename", "make", "write", "copy_range", "copy_whole", "clone
 
 
 class Server:
-    """The server of an export: it is away, full, slow or restarts."""
+    """The server of an export: it is away, full, slow or restarts; people meddle in the middle of a copy."""
 
-    def __init__(self, world: World, location: Location) -> None:
+    def __init__(self, world: World, location: Location, meddle: Callable[[], None]) -> None:
         self._world, self._tree = world, world.trees[location]
         self._others, self._tree.before = self._tree.before, self._before
         self._slow = world.chance.choice((0.0, 0.05, 0.2))
+        self._meddle = meddle
+        self.meddling = world.chance.choice((0.0, 0.03, 0.1))
+        """How often a call of a copy is met by a deed."""
         self._boots = 0
         self.away = False
         self.refused: Set[str] = frozenset()
@@ -65,6 +68,8 @@ class Server:
             return
         if call in _FILES and self._world.chance.random() < self._slow:
             await asyncio.sleep(self._world.chance.uniform(0.1, 3.0))
+        if call in _FILES and self._world.chance.random() < self.meddling:
+            self._meddle()
         if self.away:
             raise ExportError(Cause.UNREACHABLE)
         if call in self.refused:
@@ -79,7 +84,7 @@ class CopyingCrowd(Crowd):
         self._classes = self._chance.sample(CLASSES, self._chance.randint(1, 3))
         world.pauses = 5  # a claim that was refused before can be cloned after its source has come
         trees = {id(tree): location for location, tree in world.trees.items()}
-        self._servers = [Server(world, location) for location in trees.values()]
+        self._servers = [Server(world, location, self._meddle) for location in trees.values()]
         for location in trees.values():
             world.trees[location].late = _LATE
         self._deeds = {
@@ -100,8 +105,16 @@ class CopyingCrowd(Crowd):
 
     def _mend(self) -> None:
         for server in self._servers:
-            server.away = False
+            server.meddling, server.away = 0.0, False
             server.fill()
+
+    def _meddle(self) -> None:
+        """Do a deed in the middle of a copy."""
+        deeds = {
+            self._change: 8, self._lose: 2, self._fill: 2, self._restart: 3,
+            self._mishap: 1, self._delete_source: 1, self._remove_source: 1, self._delete_clone: 1,
+        }  # fmt: skip
+        self._chance.choices(list(deeds), list(deeds.values()))[0](self._world.site)
 
     # ------------------------------------------------------------------------------------------- people
 
@@ -136,6 +149,11 @@ class CopyingCrowd(Crowd):
         sources = self._sources(site)
         if sources:
             self._world.delete_claim(self._chance.choice(sources).key, site=site)
+
+    def _delete_clone(self, site: Site) -> None:
+        claims = [claim for claim in site.cluster.claims() if claim.data_source and claim.status.phase == "Pending"]
+        if claims:
+            self._world.delete_claim(self._chance.choice(claims).key, site=site)
 
     def _remove_source(self, site: Site) -> None:
         """An admin deletes the volume of a source, and perhaps a tenant its claim."""
