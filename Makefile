@@ -47,7 +47,7 @@ $(STAMP): requirements-dev.txt pyproject.toml testbed/pyproject.toml
 	@problems=$$($(BIN)/python -m pip --disable-pip-version-check check) || { echo "$$problems"; exit 1; }
 	@touch $@
 
-testbed: $(STAMP) ## prepare the control plane and Helm (built once, 8 to 45 minutes) and the NFS server for tests
+testbed: $(STAMP) ## prepare the control plane, Helm and the snapshot-controller (built once, 15 to 60 minutes) and the NFS server for tests
 	@$(BIN)/python -m testbed build >/dev/null
 	@$(BIN)/python -m testbed install || echo "tests that need a missing program will be skipped"
 
@@ -77,8 +77,9 @@ e2e: testbed ## test the image and the chart as deployed; skipped, with the reas
 	@$(BIN)/python -m testbed.docker --or-skip bash -ec '$(MAKE) image; \
 	  $(BIN)/python -m tests.e2e.nodes.image; $(BIN)/pytest tests/e2e -m "$(MARKED)" $(PYTEST_FLAGS)'
 
-manifests: testbed ## render deploy/base from the chart
+manifests: testbed ## render deploy/base from the chart, and the values in its README
 	@$(BIN)/python -m deploy.manifests
+	@$(BIN)/python -m deploy.chart_readme
 
 pictures: testbed ## write docs/pictures from real runs; takes a quarter of an hour and root
 	@$(BIN)/python -m pictures

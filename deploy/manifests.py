@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 BASE = ROOT / "deploy" / "base"
 
 NAME = "nfs-provisioner"
+CHART = ROOT / "charts" / NAME
 HELMS_OWN = ("app.kubernetes.io/managed-by", "helm.sh/chart")
 """Labels that mark an object as managed by Helm, which is wrong here."""
 
@@ -30,8 +31,7 @@ Object = dict[str, Any]
 def rendered(helm: Helm) -> dict[str, str]:
     """Return the files of the base as text by name. Raises HelmFailed."""
     values = ROOT / "deploy" / "values.yaml"
-    chart = ROOT / "charts" / NAME
-    said = helm.run("template", NAME, chart, f"--namespace={NAME}", "--no-hooks", f"--values={values}")
+    said = helm.run("template", NAME, CHART, f"--namespace={NAME}", "--no-hooks", f"--values={values}")
     objects: list[Object] = [NAMESPACE, *(each for each in yaml.safe_load_all(said) if each)]
     files: dict[str, list[Object]] = {}
     for each in objects:

@@ -60,8 +60,14 @@ class Settings:
     listen_host: str
     listen_port: int
     workers: int
+    parallel_copies: int = 4
+    """How many copies to an export run concurrently."""
+    copy_workers: int = 32
+    """How many files, and parts of large files, these copy concurrently."""
     volume_metrics: bool
     """Whether each volume has metrics of its own."""
+    snapshots: bool = False
+    """Whether VolumeSnapshots are served."""
 
     @property
     def lease_name(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from testbed import helm
+from testbed import helm, snapshots
 from testbed.binaries import BinariesMissing, locate
 from testbed.cluster import ControlPlane
 from testbed.commands import exit_status, to_terminal
@@ -32,6 +32,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "build":
         print(locate(progress=to_terminal()))
         locate(tuple(helm.SOURCE.packages), helm.SOURCE, progress=to_terminal())
+        snapshots.install(to_terminal())
     elif options.command == "install":
         # The packages that most tests need come first: the first failure ends the installation.
         install_bindfs(to_terminal())
@@ -51,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--directory", type=Path, help="keep its data and logs here (default: a temporary directory)")
     up.add_argument("--scheduler", action="store_true", help="also run kube-scheduler")
     commands.add_parser(
-        "build", help="build the control plane's binaries and Helm, and print the directory of the binaries"
+        "build",
+        help="build the control plane's binaries, Helm and the snapshot-controller; print the directory of the first",
     )
     commands.add_parser(
         "install",

@@ -59,6 +59,10 @@ class Api:
         """Create `body` in the collection at `path`, and return the stored object."""
         return self._call("POST", path, body=body)
 
+    def post_yaml(self, path: str, manifest: bytes) -> Object:
+        """Create the object of a YAML manifest in the collection at `path`, and return the stored object."""
+        return self._call("POST", path, body=manifest, content_type="application/yaml")
+
     def put(self, path: str, body: Mapping[str, Any]) -> Object:
         """Replace the object at `path`, and return the stored object."""
         return self._call("PUT", path, body=body)
@@ -120,7 +124,9 @@ class Api:
         url = self._url + path + ("?" + urllib.parse.urlencode(query) if query else "")
         request = urllib.request.Request(url, method=method, headers={"Authorization": f"Bearer {self._token}"})
         if body is not None:
-            request.data = json.dumps(body).encode()
+            request.data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            # The answer comes in the format of the body otherwise.
+            request.add_header("Accept", "application/json")
             request.add_header("Content-Type", content_type)
         context = ssl.create_default_context(cafile=str(self._ca_file))
         # Ignore proxies of the environment: the server is on loopback.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import platform
 import re
@@ -144,6 +145,18 @@ def locate(
             progress(f"building {what} with {go}, once: {source.takes}")
             _build(source, go, missing, directory, progress)
     return directory
+
+
+def module_directory(source: Source, module: str, progress: Progress = silent) -> Path:
+    """Return the directory of a module that the source's go.mod pins; download it where needed.
+
+    Raises BinariesMissing.
+    """
+    log = _cached(source) / "module.log"
+    go = _go(source.pinned(r"\ngo ([\d.]+)"), progress)
+    command: list[str | Path] = [go, "mod", "download", "-json", module]
+    _run(command, log, f"downloading {module}", progress, directory=source.module, environment=_go_environment())
+    return Path(json.loads(log.read_text())["Dir"])
 
 
 def _cached(source: Source) -> Path:

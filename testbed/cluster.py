@@ -286,7 +286,7 @@ class ControlPlane(Startable):
             "--unsafe-no-fsync",
             # A load of 100,000 volumes outgrows the default of 2 GiB.
             f"--quota-backend-bytes={8 << 30}",
-            ready=lambda: _answers(f"{self._etcd_url}/health"),
+            ready=lambda: answers(f"{self._etcd_url}/health"),
         )
 
     def _api_server(self, flags: Sequence[str], nodes: RealNodes | None) -> Server:
@@ -322,7 +322,7 @@ class ControlPlane(Startable):
             "--kube-api-qps=1000",
             "--kube-api-burst=2000",
             *flags,
-            ready=lambda: _answers(f"https://127.0.0.1:{port}/healthz", certificate),
+            ready=lambda: answers(f"https://127.0.0.1:{port}/healthz", certificate),
         )
 
     def _server(self, name: str, *flags: str, ready: Callable[[], bool], prefix: Sequence[str | Path] = ()) -> Server:
@@ -341,7 +341,7 @@ def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def _answers(url: str, certificate: Path | None = None) -> bool:
+def answers(url: str, certificate: Path | None = None) -> bool:
     """Return True if an HTTP server answers with 2xx.
 
     `certificate` is the self-signed certificate of an HTTPS server.

@@ -37,6 +37,8 @@ READY_S = 120.0
 
 _NFS_PORT, _MOUNT_PORT = 2049, 20048
 _DISK_BYTES = 2 << 30
+EXT4 = "/srv/ext4"
+"""Where a server with `ext4` has that filesystem."""
 
 _SERVE = """
 set -e
@@ -44,6 +46,7 @@ modprobe -a virtio_blk xfs nfsd
 # mkfs.xfs refuses a disk with a filesystem: after a restart the old filesystem stays.
 mkfs.xfs -q -K /dev/vda 2>/dev/null || true
 mount -t xfs -o prjquota /dev/vda /srv
+{more}
 mkdir -p $(cut -d' ' -f1 /etc/exports)
 mount -t nfsd nfsd /proc/fs/nfsd
 mkdir -p /var/lib/nfs/v4recovery
@@ -55,6 +58,15 @@ rpc.nfsd --grace-time 10 8
 echo Y > /proc/fs/nfsd/v4_end_grace || true
 . /beside &
 exec rpc.mountd -F -p {mount_port}
+"""
+
+_MORE_EXT4 = f"""
+modprobe ext4 2>/dev/null || true  # built into some kernels
+mkdir -p {EXT4}
+mount -t ext4 /dev/vdb {EXT4} 2>/dev/null || {{
+  mke2fs -q -t ext4 -F /dev/vdb
+  mount -t ext4 /dev/vdb {EXT4}
+}}
 """
 
 _RUN = """
@@ -85,7 +97,7 @@ class Ran:
 
 
 class KernelServer(NfsServer):
-    """The kernel's NFS server with an XFS of 2 GiB at /srv.
+    """The kernel's NFS server with an XFS, of 2 GiB unless `disk_bytes` is given, at /srv.
 
     `port` (NFS) and `mount_port` (MOUNT of NFSv3) are on 127.0.0.1 and never change; the filesystem survives restarts.
     Clients keep their source ports, so that an export without `insecure` refuses ports from 1024 on.
@@ -98,8 +110,12 @@ class KernelServer(NfsServer):
         directory: Path | None = None,
         beside: str = "",
         files: Mapping[str, bytes] | None = None,
+        disk_bytes: int = _DISK_BYTES,
+        ext4: bool = False,
     ) -> None:
         """`exports` maps paths at or below /srv, none below another, to options as in exports(5).
+
+        With `ext4`, a second disk of `disk_bytes` has that filesystem at EXT4.
 
         Keep the disk and the console log in `directory`; without one, use a temporary directory. The machine runs the
         shell script `beside` as root, parallel to the server, and has Debian's Python and `files` for it.
@@ -112,6 +128,8 @@ class KernelServer(NfsServer):
         self.log = self.directory / "console.log"
         self._beside = beside
         self._files = dict(files or {})
+        self._disk_bytes = disk_bytes
+        self._ext4 = ext4
 
     def start(self) -> None:
         """Boot, and return when every version answers.
@@ -141,13 +159,14 @@ class KernelServer(NfsServer):
         )
 
     def _new_server(self) -> Server:
-        drive = _empty_drive(self.directory / "disk.img", _DISK_BYTES)
+        names = ("disk.img", "ext4.img") if self._ext4 else ("disk.img",)
+        drives = [_empty_drive(self.directory / name, self._disk_bytes) for name in names]
         lines = [
             f"{path} *({options},no_subtree_check,fsid={number})\n"
             for number, (path, options) in enumerate(self.exports.items(), start=1)
         ]
         files = {
-            "role": _SERVE.format(mount_port=_MOUNT_PORT).encode(),
+            "role": _SERVE.format(mount_port=_MOUNT_PORT, more=_MORE_EXT4 if self._ext4 else "").encode(),
             "etc/exports": "".join(lines).encode(),
             "beside": self._beside.encode(),
             **self._files,
@@ -155,7 +174,8 @@ class KernelServer(NfsServer):
         forwarded = {self.port: _NFS_PORT, self.mount_port: _MOUNT_PORT}
         forwarding = "".join(f",hostfwd=tcp:127.0.0.1:{port}-:{inside}" for port, inside in forwarded.items())
         python = bool(self._beside)
-        command = _machine(self.directory, files, network=forwarding, devices=["-drive", drive], python=python)
+        devices = [word for drive in drives for word in ("-drive", drive)]
+        command = _machine(self.directory, files, network=forwarding, devices=devices, python=python)
         return Server("the kernel's NFS server", command, log=self.log, ready=self.answers)
 
 

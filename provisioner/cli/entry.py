@@ -18,7 +18,19 @@ from provisioner.core.errors import InvalidSettings, ProvisionerError
 with absent("rich", "colorama"):
     import structlog  # noqa: F401
 
-COMMANDS = ("adopt", "archives", "check", "instances", "orphans", "quota-agent", "recover", "restore", "run", "volumes")
+COMMANDS = (
+    "adopt",
+    "archives",
+    "check",
+    "instances",
+    "orphans",
+    "quota-agent",
+    "recover",
+    "restore",
+    "run",
+    "snapshots",
+    "volumes",
+)
 """Each is a click command in the module `provisioner.cli.NAME`, of that name with `_` for `-`."""
 
 

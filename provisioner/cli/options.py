@@ -123,9 +123,19 @@ def daemon(*, hidden: bool = False) -> list[Option[Any]]:
                      show_envvar=True, hidden=hidden, help="Address that serves /metrics, /healthz and /readyz."),
         click.option("--workers", envvar="WORKERS", type=click.IntRange(1, 1024), default=64, show_default=True,
                      show_envvar=True, hidden=hidden, help="Number of claims and volumes processed concurrently."),
+        click.option("--parallel-copies", envvar="PARALLEL_COPIES", type=click.IntRange(1, 64), default=4,
+                     show_default=True, show_envvar=True, hidden=hidden,
+                     help="Number of copies to one export that run concurrently."),
+        click.option("--copy-workers", envvar="COPY_WORKERS", type=click.IntRange(1, 128), default=32,
+                     show_default=True, show_envvar=True, hidden=hidden,
+                     help="Number of files, or parts of large files, that the copies to one export copy concurrently;"
+                     " they share it equally."),
         click.option("--volume-metrics/--no-volume-metrics", envvar="VOLUME_METRICS", default=False, show_default=True,
                      show_envvar=True, hidden=hidden, help="Serve metrics of single volumes, labelled with their"
                      " claims."),
+        click.option("--snapshots/--no-snapshots", envvar="SNAPSHOTS", default=False, show_default=True,
+                     show_envvar=True, hidden=hidden, help="Serve VolumeSnapshots whose class names this provisioner;"
+                     " needs the CRDs and the snapshot-controller of kubernetes-csi/external-snapshotter."),
         click.option("--log-format", envvar="LOG_FORMAT", type=click.Choice(["json", "console"]), show_envvar=True,
                      hidden=hidden, help="Log format; by default json unless the standard error is a terminal."),
         click.option("--log-level", envvar="LOG_LEVEL", default="info", show_default=True, show_envvar=True,
@@ -168,7 +178,10 @@ def settings(
     retry_period_s: float,
     listen: str,
     workers: int,
+    parallel_copies: int,
+    copy_workers: int,
     volume_metrics: bool,
+    snapshots: bool,
 ) -> setting.Settings:
     """Return the values of the flags as settings. Raises InvalidSettings."""
     all_exports = setting.exports([setting.export(text) for text in exports], nfs_server or None, nfs_path or None)
@@ -192,7 +205,10 @@ def settings(
         listen_host=host,
         listen_port=port,
         workers=workers,
+        parallel_copies=parallel_copies,
+        copy_workers=copy_workers,
         volume_metrics=volume_metrics,
+        snapshots=snapshots,
     )
 
 

@@ -269,7 +269,7 @@ def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[F
 
 async def _ask_permissions(cluster: Cluster, settings: Settings, *, auto_grow: bool) -> list[Finding]:
     lease = (settings.lease_namespace, settings.lease_name) if settings.leader_election else None
-    wanted = checks.permissions(lease=lease, auto_grow=auto_grow)
+    wanted = checks.permissions(lease=lease, auto_grow=auto_grow, snapshots=settings.snapshots)
     try:
         answers = await asyncio.gather(*(cluster.is_allowed(permission) for permission in wanted))
     except ClusterError as exc:

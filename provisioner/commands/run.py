@@ -28,7 +28,7 @@ from provisioner.runtime.events import EventRecorder
 from provisioner.runtime.leadership import Alone
 from provisioner.runtime.reflector import Reflector, relist
 from provisioner.settings import Settings, replica_identity
-from provisioner.telemetry import endpoint
+from provisioner.telemetry import endpoint, memory
 from provisioner.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -37,6 +37,9 @@ _RESOURCES: dict[Kind, str] = {
     "claims": "persistentvolumeclaims",
     "volumes": "persistentvolumes",
     "classes": "storageclasses",
+    "snapshots": "volumesnapshots",
+    "snapshot_contents": "volumesnapshotcontents",
+    "snapshot_classes": "volumesnapshotclasses",
 }
 _DRAIN_S = 1.0
 """How long the process writes outstanding events after the Lease is released."""
@@ -49,12 +52,18 @@ async def run(settings: Settings) -> None:
     # New directories must have the modes that classes ask for from the start: some servers refuse to change them later.
     os.umask(0)
     clock, metrics, identity = SystemClock(), Metrics(), replica_identity()
+    metrics.memory_limit.set(memory.limit_bytes())
     stopping = _stop_on_signals()
     _collect_rarely()
     exports = build_registry(settings, observe=metrics.export_call)
     _log_start(settings, identity)
     async with _cluster(settings, identity, metrics) as cluster:
-        cache = ClusterCache(settings.provisioner, places=exports.places, count=metrics.unexpected)
+        cache = ClusterCache(
+            settings.provisioner,
+            places=exports.places,
+            count=metrics.unexpected,
+            with_snapshots=settings.snapshots,
+        )
         health = ExportHealth(exports, clock, metrics, marked=cache.marked)
         recorder = EventRecorder(cluster, clock, count=metrics.unexpected)
         ctx = ControllerContext(

@@ -10,6 +10,7 @@ from provisioner.core.locations import Location, label
 from provisioner.core.mount_options import MountOptions
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, SetRoutes
+from provisioner.ledger.shares import CopyLimits
 from provisioner.mounted.tree import MountedTree
 from provisioner.ports.tree import Tree
 from provisioner.settings import Settings
@@ -39,7 +40,7 @@ def build_registry(
         return _pool(settings)
 
     def over(where: Location, tree: Tree, name: str) -> Export:
-        export = Export(where, tree, name=name)
+        export = Export(where, tree, name=name, copies=CopyLimits(settings.parallel_copies, settings.copy_workers))
         reached(export, tree)
         return export
 

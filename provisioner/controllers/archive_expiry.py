@@ -128,9 +128,12 @@ class ArchiveExpiry:
             "archive_expired",
             export=export.name,
             archive=archive,
+            volume=record.volume,
             claim=f"{was.namespace}/{was.claim}",
+            directory=was.directory,
             archived=record.archived,
             retention=was.retention,
+            **{"class": was.class_name},
         )
 
     async def _is_in_use(self, export: Export, archive: str) -> bool:

@@ -7,11 +7,12 @@ or one above or below it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from provisioner.core import ledgers, names
 from provisioner.core.directories import DirectoryIndex
 from provisioner.core.locations import Location, RelPath
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, Snapshot, SnapshotClass, SnapshotContent, StorageClass, Volume
 from provisioner.core.places import Places
 from provisioner.ports.cluster import Kind
 from provisioner.runtime.informer import Informer
@@ -26,8 +27,17 @@ class ClusterCache:
     csi-driver-nfs.
     """
 
-    def __init__(self, provisioner: str, *, places: Places | None = None, count: Count = lambda loop: None) -> None:
-        """`places` are those of the registry: a volume is found by all locations of its export.
+    def __init__(
+        self,
+        provisioner: str,
+        *,
+        places: Places | None = None,
+        count: Count = lambda loop: None,
+        with_snapshots: bool = False,
+    ) -> None:
+        """Keep VolumeSnapshots up to date only `with_snapshots`.
+
+        `places` are those of the registry: a volume is found by all locations of its export.
 
         `count` is called for each unexpected error of a subscriber.
         """
@@ -50,7 +60,24 @@ class ClusterCache:
             count=count,
         )
         self.classes = Informer[StorageClass]("classes", key=lambda storage_class: storage_class.name, count=count)
-        self.informers = (self.claims, self.volumes, self.classes)
+        self.snapshots = Informer[Snapshot]("snapshots", key=lambda snapshot: snapshot.uid, count=count)
+        self.snapshot_contents = Informer[SnapshotContent](
+            "snapshot_contents",
+            key=lambda content: content.name,
+            is_wanted=lambda content: content.spec.driver == provisioner,
+            count=count,
+        )
+        self.snapshot_classes = Informer[SnapshotClass](
+            "snapshot_classes", key=lambda snapshot_class: snapshot_class.name, count=count
+        )
+        self.with_snapshots = with_snapshots
+        of_snapshots = (self.snapshots, self.snapshot_contents, self.snapshot_classes)
+        self.informers: tuple[Informer[Any], ...] = (
+            self.claims,
+            self.volumes,
+            self.classes,
+            *(of_snapshots if with_snapshots else ()),
+        )
         self.places = Places() if places is None else places
         """Which locations lead to one export: a volume that uses a directory by one of them uses it by all."""
         self._directories = DirectoryIndex()

@@ -106,14 +106,21 @@ class ClaimController:
                 on_added=self._class_changed, on_updated=lambda _, changed: self._class_changed(changed)
             ),
             cache.volumes.subscribed(on_deleted=self._volume_deleted),
+            cache.snapshots.subscribed(on_updated=lambda _, snapshot: self._source_changed(snapshot.key)),
         ):
-            yield
+            try:
+                yield
+            finally:
+                self._ctx.failing.clear()  # another replica reports them from now on
 
     def _claim_changed(self, claim: Claim) -> None:
-        for uid in sorted(self._awaited.pop(claim.key, ())):
-            self._queue.add(uid)
+        self._source_changed(claim.key)
         if claims.is_unfinished(claim):
             self._queue.add(claim.uid)
+
+    def _source_changed(self, key: str) -> None:
+        for uid in sorted(self._awaited.pop(key, ())):
+            self._queue.add(uid)
 
     def _claim_deleted(self, claim: Claim) -> None:
         self._namespaces.claim_gone(claim.metadata.namespace)
@@ -226,6 +233,7 @@ class ClaimController:
         self._blocked.discard(uid)
         self._ungrouped.pop(uid, None)
         self._unenforced.pop(uid, None)
+        self._ctx.failing.drop(uid)
         await self._clones.cancel(names.volume_name(uid))
 
     def _require_slot(self, claim: Claim) -> None:
@@ -361,6 +369,7 @@ class ClaimController:
     def _count_failure(self, claim: Claim, reason: str) -> None:
         self._ctx.metrics.provision_failed.labels(claim.class_name, _source(claim)).inc()
         self._ctx.metrics.failures.labels("provision", reason).inc()
+        self._ctx.failing.note(claim, reason)
 
     def _with_archive_hint(self, message: str, plan: Provision) -> str:
         """Append a hint if another export holds an archive that this claim may restore."""
@@ -602,6 +611,7 @@ class ClaimController:
         took_s = ctx.clock.monotonic() - began_s
         ctx.metrics.provisioned.labels(*labels).inc()
         ctx.metrics.provision_s.labels(*labels).observe(took_s)
+        ctx.failing.drop(claim.uid)
         ctx.recorder.claim(claim, "Normal", names.PROVISIONING_SUCCEEDED, claims.succeeded_message(plan, record))
         log.info(
             "volume_provisioned",
@@ -609,7 +619,9 @@ class ClaimController:
             volume=plan.volume,
             export=export.name,
             directory=record.directory,
+            size=record.capacity,
             took_s=round(took_s, 4),
+            **{"class": claim.class_name},
         )
 
 

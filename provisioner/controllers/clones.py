@@ -22,7 +22,7 @@ from functools import partial
 import structlog
 
 from provisioner.controllers.context import ControllerContext
-from provisioner.core import claims, identity, names
+from provisioner.core import claims, identity, names, snapshots
 from provisioner.core.backoff import Backoff
 from provisioner.core.claims import CloneSource, Provision
 from provisioner.core.errors import ProvisionerError
@@ -37,8 +37,6 @@ from provisioner.runtime.locks import VolumeLocks
 
 log = structlog.get_logger(__name__)
 
-IN_PARALLEL = 4
-"""Copies that run at a time; the others wait in the order of asking."""
 LOOK_EVERY_S = 30.0
 """Time between two events with the progress of a copy."""
 _LOCKED_S = 0.5
@@ -117,7 +115,6 @@ class Clones:
         self._wanted: dict[str, Provision] = {}
         """Plans for clones that have passed all checks, by volume, until they have their volume or are gone."""
         self._failed: dict[str, _Failed] = {}
-        self._slots = asyncio.Semaphore(IN_PARALLEL)
         self._group: asyncio.TaskGroup | None = None
         self.on_discarded: Callable[[Export], None] = lambda export: None
         """Called when a copy was moved into the trash of an export."""
@@ -139,6 +136,9 @@ class Clones:
         name = claims.clone_source_of(claim, ctx.cache.classes.get(claim.class_name), ctx.provisioner)
         if name is None:
             return None
+        assert claim.data_source is not None
+        if claim.data_source.is_snapshot and not ctx.cache.with_snapshots:
+            return None
         own = names.volume_name(claim.uid)
         for export in ctx.exports:
             if own in export.pending and export.records[own].clone_of:
@@ -146,10 +146,39 @@ class Clones:
         wanted = self._wanted.get(own)
         if wanted is not None and wanted.source is not None:
             return replace(wanted.source, begun=wanted.record.clone_of)
+        if claim.data_source.is_snapshot:
+            return await self._snapshot_named(claim.metadata.namespace, name)
         source = await ctx.cluster.get_claim(claim.metadata.namespace, name)
         volume_name = source.spec.volume_name if source is not None else ""
         volume = await ctx.cluster.get_volume(volume_name) if volume_name else None
         return CloneSource(claim=source, volume=volume)
+
+    async def _snapshot_named(self, namespace: str, name: str) -> CloneSource:
+        """Gather what is known of a snapshot: it, its content, and the ledger's record. Raises ClusterError."""
+        cluster = self._ctx.cluster
+        snapshot = await cluster.get_snapshot(namespace, name)
+        content_name = snapshot.status.bound_volume_snapshot_content_name if snapshot is not None else ""
+        content = await cluster.get_snapshot_content(content_name) if content_name else None
+        handle = snapshots.handle_of(content) if content is not None else ""
+        stored = (each.snapshots.complete[handle] for each in self._ctx.exports if handle in each.snapshots.complete)
+        return CloneSource(snapshot=snapshot, content=content, stored=next(stored, None))
+
+    def snapshot_of(self, volume: Volume) -> str | None:
+        """Return a snapshot that is being taken of a volume: then the volume's data must stay."""
+        if not self._ctx.cache.with_snapshots:
+            return None  # nothing would end what has begun
+        for export in self._ctx.exports:
+            for record in export.snapshots.begun.values():
+                if (record.volume, record.cluster) == (volume.name, self._ctx.cluster_id):
+                    return record.key
+        return None
+
+    def reads_snapshot(self, handle: str) -> bool:
+        """Return True if a claim is being restored from a snapshot: then the snapshot's data must stay."""
+        wanted = names.snapshot_source(handle)
+        begun = (export.records[name].clone_of for export in self._ctx.exports for name in export.pending)
+        planned = (plan.record.clone_of for plan in self._wanted.values())
+        return wanted in begun or wanted in planned
 
     def protect(self, plan: Provision) -> None:
         """Keep the source of a clone that has passed all checks, until the claim has its volume or is gone.
@@ -181,41 +210,33 @@ class Clones:
                 return claim.key
         return None
 
-    async def _locate(self, plan: Provision) -> tuple[Export, RelPath]:
-        """Return the export and the directory of a clone's source, by the ledger.
+    async def _locate(self, plan: Provision) -> tuple[Export, RelPath, int]:
+        """Return the export, the directory and the group of a copy's source, by the ledger.
 
         Raises SourceUnusable, ExportError.
         """
         ctx, name = self._ctx, plan.record.clone_of
+        handle = names.snapshot_handle(name)
+        if handle:
+            return await self._locate_snapshot(handle)
         volume = plan.source.volume if plan.source is not None else None
-        located = ctx.exports.locate(volume) if volume is not None else None
-        if located is not None and volume is not None:
-            ctx.health.add(located[0], named=False)
-            export = await ctx.health.require_ready(located[0])
-            record, reference = await export.refresh_record(name), volume.spec.claim_ref
-            if (
-                record is not None
-                and reference is not None
-                and identity.is_for(record, reference)
-                and (record.cluster, record.path) == (ctx.cluster_id, located[1])
-                and name not in export.pending
-            ):
-                return export, record.path
-        elif volume is None:
-            for export in ctx.exports:
-                if name not in export.records:
-                    continue
-                export = await ctx.health.require_ready(export)
-                record = await export.refresh_record(name)
-                if record is not None and record.cluster == ctx.cluster_id and name not in export.pending:
-                    return export, record.path
-            for export in ctx.exports:
-                if not ctx.health.is_read(export):
-                    await ctx.health.require_ready(export)  # its ledger can have the record
+        found = await located(ctx, name, volume)
+        if found is not None:
+            return *found, found[0].records[name].gid
         raise SourceUnusable(
             f"no ledger has a record of volume {name}, of which this claim is to be a clone: `nfs-provisioner recover"
             f" --volume {name}` shows what is known of it"
         )
+
+    async def _locate_snapshot(self, handle: str) -> tuple[Export, RelPath, int]:
+        for export in self._ctx.exports:
+            if handle not in export.snapshots.complete:
+                continue
+            export = await self._ctx.health.require_ready(export)
+            record = await export.snapshots.refresh(handle)
+            if record is not None and await export.snapshots.is_there(handle):
+                return export, export.snapshots.path(handle), record.gid
+        raise SourceUnusable(f"no ledger has the data of snapshot {handle}: `nfs-provisioner snapshots` lists all")
 
     # ------------------------------------------------------------------------------------------- copies
 
@@ -275,13 +296,12 @@ class Clones:
                 raise InProgress(_LOCKED_S)
             await ctx.guard.require(export)  # what an earlier leader has left is discarded
             try:
-                source, path = await self._locate(plan)
+                source, path, own = await self._locate(plan)
             except SourceUnusable:
                 self._wanted.pop(plan.volume, None)  # there is nothing to protect: the claims are looked at again
                 raise
             async with ctx.health.fail_fast(export):
                 # Data without a group of its own keeps its groups, as data that is adopted.
-                own = source.records[plan.record.clone_of].gid
                 held = await export.begin_copy(plan.volume, plan.record, plan.parameters.groups if own else None)
         if held.copied:
             return None
@@ -304,11 +324,8 @@ class Clones:
         ctx, plan, export = self._ctx, job.plan, job.export
         with ctx.supervisor.shield("copies", volume=plan.volume):
             try:
-                async with self._slots:
-                    allows = partial(ctx.guard.allows, export)
-                    copy = await export.copy_from(
-                        source, path, plan.volume, job.progress, allows=allows, regroup=regroup
-                    )
+                allows = partial(ctx.guard.allows, export)
+                copy = await export.copy_from(source, path, plan.volume, job.progress, allows=allows, regroup=regroup)
                 self._succeeded(job)
                 return copy
             except CopyFailed as exc:
@@ -394,3 +411,35 @@ class Clones:
     def _measure(self, export: Export) -> None:
         running = sum(job.export is export for job in self._jobs.values())
         self._ctx.metrics.copies.labels(export.name).set(running)
+
+
+async def located(ctx: ControllerContext, name: str, volume: Volume | None) -> tuple[Export, RelPath] | None:
+    """Return the export and the directory of a volume that is to be copied, by the ledger; None if that has none.
+
+    `volume` is the live object, None if a copy has begun before. Raises ExportError.
+    """
+    place = ctx.exports.locate(volume) if volume is not None else None
+    if place is not None and volume is not None:
+        ctx.health.add(place[0], named=False)
+        export = await ctx.health.require_ready(place[0])
+        record, reference = await export.refresh_record(name), volume.spec.claim_ref
+        if (
+            record is not None
+            and reference is not None
+            and identity.is_for(record, reference)
+            and (record.cluster, record.path) == (ctx.cluster_id, place[1])
+            and name not in export.pending
+        ):
+            return export, record.path
+    elif volume is None:
+        for export in ctx.exports:
+            if name not in export.records:
+                continue
+            export = await ctx.health.require_ready(export)
+            record = await export.refresh_record(name)
+            if record is not None and record.cluster == ctx.cluster_id and name not in export.pending:
+                return export, record.path
+        for export in ctx.exports:
+            if not ctx.health.is_read(export):
+                await ctx.health.require_ready(export)  # its ledger can have the record
+    return None

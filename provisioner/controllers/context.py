@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from provisioner.controllers.cache import ClusterCache
 from provisioner.controllers.export_health import ExportHealth
+from provisioner.controllers.failing_claims import FailingClaims
 from provisioner.controllers.instances import Guard, Unguarded
 from provisioner.controllers.usage_table import UsageTable
 from provisioner.core import times
@@ -34,6 +35,8 @@ class ControllerContext:
     """Distinguishes this cluster from others that share an export; known once this replica has led."""
     usage: UsageTable = field(default_factory=UsageTable)
     """Filled by the leader, and read by metrics."""
+    failing: FailingClaims = field(default_factory=FailingClaims)
+    """The same."""
     guard: Guard = field(default_factory=Unguarded)
     """Asked before anything is destroyed; each term of leadership has its own."""
 

@@ -341,11 +341,17 @@ class ExportHealth:
             self._notify(listener, export)
 
     def _measure(self, export: Export, state: _State) -> None:
-        size_bytes, free_bytes = (state.space.size_bytes, state.space.free_bytes) if state.space else (None, None)
         if state.named or state.opened:
             self._metrics.admit_export(export.name)
-        up = state.error is None
-        self._metrics.export_state(export.name, up=up, size_bytes=size_bytes, free_bytes=free_bytes)
+        self._metrics.export_state(export.name, up=state.error is None)
+        if (space := state.space) is not None:
+            self._metrics.export_space(
+                export.name,
+                size_bytes=space.size_bytes,
+                free_bytes=space.free_bytes,
+                files=space.inodes,
+                files_free=space.free_inodes,
+            )
 
     def _pause_s(self, state: _State) -> float:
         if state.crashes:

@@ -53,6 +53,10 @@ def sampled(
 
     metrics.sample("claims_pending", "Claims that have no volume yet.", ("class",), counts)
     metrics.sample("claim_pending_seconds", "Age of the oldest claim that has no volume yet.", ("class",), ages_s)
+    metrics.sample(
+        "claims_failing", "Pending claims by the reason of their last failed attempt.", ("class", "reason"),
+        ctx.failing.counts,
+    )  # fmt: skip
     metrics.sample("volumes", "Volumes of this provisioner.", ("class", "phase"), volumes)
     metrics.sample("capacity_bytes", "Sum of the capacities of this provisioner's volumes.", ("class",), capacity)
     metrics.sample(

@@ -16,6 +16,7 @@ from provisioner.controllers.claims import ClaimController
 from provisioner.controllers.clones import Clones
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import Instances
+from provisioner.controllers.snapshots import WORKERS, SnapshotController
 from provisioner.controllers.sweep import Sweep
 from provisioner.controllers.takeover import Takeover
 from provisioner.controllers.unlocated_volumes import UnlocatedVolumes
@@ -139,15 +140,20 @@ class LeaderTasks:
             ctx, volume_queue, volume_share, locks, claims=claims, sweep=sweep, takeover=takeover, clones=clones
         )
         clones.on_discarded = sweep.trash_added
+        snapshot_queue = self._queue("snapshots")
+        snapshots = SnapshotController(
+            ctx, snapshot_queue, locks, clones, discarded=sweep.trash_added, released=volume_queue.add
+        )
         unlocated = UnlocatedVolumes(ctx)
         instances.on_resumed += (volumes.export_ready, sweep.resumed)
         keep = ctx.supervisor.keep
         with ExitStack() as stack:
-            for part in (sweep, claims, volumes, takeover):
+            for part in (sweep, claims, volumes, takeover, snapshots):
                 stack.enter_context(part.subscribed())
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(keep("copies", clones.run)),
+                    group.create_task(keep("copies", snapshots.run)),
                     group.create_task(keep("sweep", sweep.run)),
                     group.create_task(keep("takeover", takeover.run)),
                     group.create_task(keep("exports", unlocated.run)),
@@ -155,10 +161,20 @@ class LeaderTasks:
                 workers = [
                     group.create_task(self._reconcile("claims", claim_queue, claim_share, claims.reconcile)),
                     group.create_task(self._reconcile("volumes", volume_queue, volume_share, volumes.reconcile)),
+                    group.create_task(
+                        work(
+                            snapshot_queue,
+                            FairShare(WORKERS, snapshot_queue.add),
+                            snapshots.reconcile,
+                            workers=WORKERS,
+                            supervisor=ctx.supervisor,
+                            loop="snapshots",
+                        )
+                    ),
                 ]
                 await stopping.wait()
                 # Hand out no more keys, and give the workers time for those that they have.
-                for queue in (claim_queue, volume_queue):
+                for queue in (claim_queue, volume_queue, snapshot_queue):
                     queue.shut_down()
                 _, unfinished = await asyncio.wait(workers, timeout=_FINISH_S)
                 for task in (*background, *unfinished):

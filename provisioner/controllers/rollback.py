@@ -103,5 +103,12 @@ class Rollback:
             return await self.withdraw(plan, export)
         except NotFound:
             pass
-        log.info("volume_withdrawn", claim=plan.claim.key, volume=plan.volume)
+        log.info(
+            "volume_withdrawn",
+            claim=plan.claim.key,
+            volume=plan.volume,
+            export=export.name,
+            directory=plan.record.directory,
+            **{"class": plan.claim.class_name},
+        )
         return None

@@ -23,6 +23,7 @@ from provisioner.controllers.orphans import Orphans
 from provisioner.controllers.returned import Returned
 from provisioner.controllers.trash import Purge
 from provisioner.controllers.usage import VolumeUsage
+from provisioner.core import enforcement
 from provisioner.core.backoff import Backoff
 from provisioner.core.objects import Volume
 from provisioner.core.returned import volume_of
@@ -167,6 +168,8 @@ class Sweep:
             try:
                 await self._orphans.look(export)
                 await note_sizes(export, self._ctx)
+                requested_bytes = enforcement.requested_bytes(export.records.values())
+                self._ctx.metrics.export_requested.labels(export.name).set(requested_bytes)
                 self._ctx.metrics.archives.labels(export.name).set(len(await export.archives()))
                 await self._missing_data.look(export)
             except (ExportError, ClusterError) as exc:

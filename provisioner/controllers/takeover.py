@@ -181,10 +181,12 @@ class Takeover:
         log.info(
             "volume_taken_over",
             volume=name,
+            claim=f"{record.namespace}/{record.claim}",
             export=export.name,
             directory=record.directory,
             on_delete=record.on_delete,
             why=enter.note or None,
+            **{"class": record.class_name},
         )
         if self._refused.pop(name, None) is not None:
             self._entered(name)

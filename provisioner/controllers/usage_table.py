@@ -49,6 +49,11 @@ class UsageTable:
         """Set the usage of all volumes on an export, by their names."""
         self._volumes[export_name] = dict(found)
 
+    def used_by(self, export_name: str, volume_name: str) -> int | None:
+        """Return the bytes that a volume uses, at the agent's last look; None if that is not known."""
+        usage = self._volumes.get(export_name, {}).get(volume_name)
+        return None if usage is None else usage.used
+
     def drop(self, volume_name: str) -> None:
         """Remove a volume that is gone."""
         for found in self._volumes.values():

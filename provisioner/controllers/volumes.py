@@ -257,14 +257,20 @@ class VolumeController:
     async def _carry_out(self, rule: OnDelete, volume: Volume, export: Export, began_s: float) -> Requeue | None:
         """Reclaim storage, volume, finalizer and record, in this order, so that a crash at any point can be resumed.
 
-        A volume that is being cloned waits for the end of the copy.
+        A volume that is being copied waits for the end of the copy.
         """
+        snapshot = self._clones.snapshot_of(volume)
+        if snapshot is not None:
+            self._ctx.recorder.volume(volume, "Normal", names.VOLUME_CLONED, volumes.snapshot_message(snapshot))
+            log.debug("volume_left", volume=volume.name, why="a snapshot of it is being taken")
+            return AWAITING_CHANGE
         reader = self._clones.reader_of(volume)
         if reader is not None:
             self._ctx.recorder.volume(volume, "Normal", names.VOLUME_CLONED, volumes.cloned_message(reader))
             log.debug("volume_left", volume=volume.name, why="its data is being copied")
             return AWAITING_CHANGE
-        ctx, archive, directory = self._ctx, None, export.records[volume.name].directory
+        ctx, archive, record = self._ctx, None, export.records[volume.name]
+        used = ctx.usage.used_by(export.name, volume.name)
         await ctx.guard.require(export)
         if rule == "delete":
             found = await export.move_to_trash(volume.name)
@@ -277,7 +283,7 @@ class VolumeController:
             # moment.
             found = await export.retain(volume.name, ctx.clock.now())
         if not found:
-            message = volumes.missing_message(rule, directory, export.name)
+            message = volumes.missing_message(rule, record.directory, export.name)
             ctx.recorder.volume(volume, "Normal", names.DIRECTORY_MISSING, message)
         try:
             await ctx.cluster.delete_volume(volume)
@@ -289,7 +295,16 @@ class VolumeController:
         if rule != "retain":
             await export.forget(volume.name)
             self._claims.path_freed()
-        fields = {"archive": archive} if archive else {} if found else {"missing": True}
+        fields = {
+            "claim": f"{record.namespace}/{record.claim}",
+            "class": volume.spec.storage_class_name,
+            "export": export.name,
+            "directory": record.directory,
+            "size": volume.capacity,
+            "bytes": used,
+            "archive": archive,
+            "missing": None if found else True,
+        }
         self._succeeded(rule, volume, fields, began_s)
         return None
 
@@ -313,12 +328,15 @@ class VolumeController:
         self._ctx.metrics.delete_failed.labels(self._class_of(volume)).inc()
         self._ctx.metrics.failures.labels("delete", denial.reason).inc()
         if self._queue.failures(volume.name) == 0:
+            reference = volume.spec.claim_ref
             log.warning(
                 "volume_not_reclaimed",
                 volume=volume.name,
+                claim=reference and f"{reference.namespace}/{reference.name}",
                 reason=denial.reason,
                 why=denial.message,
                 error=str(error) if error else None,
+                **{"class": volume.spec.storage_class_name},
             )
         return REFUSED
 

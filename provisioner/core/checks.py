@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from provisioner.core import classes, scope
+from provisioner.core import classes, names, scope
 from provisioner.core.errors import InvalidMountOption, InvalidSettings
 from provisioner.core.locations import Location, label
 from provisioner.core.mount_options import MountOptions
@@ -51,10 +51,11 @@ class Permission:
         return f"{resource}.{self.group}" if self.group else resource
 
 
-def permissions(*, lease: tuple[str, str] | None, auto_grow: bool = False) -> list[Permission]:
+def permissions(*, lease: tuple[str, str] | None, auto_grow: bool = False, snapshots: bool = False) -> list[Permission]:
     """Return all permissions that the daemon needs.
 
     `lease` is the namespace and name of its Lease, if it has one. `auto_grow`: a class lets its claims grow.
+    `snapshots`: VolumeSnapshots are served.
     """
     volumes = [
         Permission(verb=verb, resource="persistentvolumes")
@@ -68,7 +69,26 @@ def permissions(*, lease: tuple[str, str] | None, auto_grow: bool = False) -> li
     events = [Permission(verb=verb, resource="events") for verb in ("create", "patch")]
     # A ledger distinguishes clusters by the uid of kube-system, and owners of kept data by the uid of their namespace.
     namespaces = Permission(verb="get", resource="namespaces")
-    return [*volumes, *claims, status, *classes, *events, namespaces, *(_of_lease(*lease) if lease else ())]
+    of_snapshots = _of_snapshots() if snapshots else ()
+    of_lease = _of_lease(*lease) if lease else ()
+    return [*volumes, *claims, status, *classes, *events, namespaces, *of_snapshots, *of_lease]
+
+
+def _of_snapshots() -> list[Permission]:
+    read = ("get", "list", "watch")
+    resources = {
+        "volumesnapshots": (*read, "patch"),
+        "volumesnapshotclasses": read,
+        "volumesnapshotcontents": (*read, "create", "patch", "delete"),
+    }
+    return [
+        *(
+            Permission(verb=verb, resource=resource, group=names.SNAPSHOT_GROUP)
+            for resource, verbs in resources.items()
+            for verb in verbs
+        ),
+        Permission(verb="patch", resource="volumesnapshotcontents", subresource="status", group=names.SNAPSHOT_GROUP),
+    ]
 
 
 def _of_lease(namespace: str, name: str) -> list[Permission]:
@@ -88,7 +108,7 @@ def _of_lease(namespace: str, name: str) -> list[Permission]:
 @lru_cache
 def source(verb: str, resource: str) -> str:
     """Return where the permission for a call comes from, for a caller who lacks it."""
-    for each in permissions(lease=("", "")):
+    for each in permissions(lease=("", ""), snapshots=True):
         name = f"{each.resource}/{each.subresource}" if each.subresource else each.resource
         if (each.verb, name) == (verb, resource):
             role = "Role and RoleBinding" if each.resource == "leases" else "ClusterRole and ClusterRoleBinding"

@@ -12,17 +12,26 @@ from typing import Literal
 
 from msgspec import structs
 
-from provisioner.core import classes, discretion, expansion, manifests, names, quantities
+from provisioner.core import classes, discretion, expansion, identity, manifests, names, quantities, snapshots
 from provisioner.core.classes import ClassSettings
 from provisioner.core.discretion import Owner
 from provisioner.core.errors import InvalidPath, InvalidQuantity, InvalidRecord, InvalidSettings
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.mount_options import MountOptions
-from provisioner.core.objects import Claim, ClaimRef, DataSource, Namespace, StorageClass, Volume
+from provisioner.core.objects import (
+    Claim,
+    ClaimRef,
+    DataSource,
+    Namespace,
+    Snapshot,
+    SnapshotContent,
+    StorageClass,
+    Volume,
+)
 from provisioner.core.parameters import ClassParameters, Ownership, as_written
 from provisioner.core.paths import is_archive_name
 from provisioner.core.reasons import Reason
-from provisioner.core.records import RECORD_LIMIT_BYTES, Record, milder, require_room, short_modes
+from provisioner.core.records import RECORD_LIMIT_BYTES, Record, SnapshotRecord, milder, require_room, short_modes
 from provisioner.core.templates import Template
 from provisioner.core.tenancy import UNKNOWN, Tenant
 
@@ -34,14 +43,20 @@ _VALUE_LIMIT = RECORD_LIMIT_BYTES + 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloneSource:
-    """What a claim with another claim as its data source asks to be copied; read live."""
+    """What a claim with another claim, or a snapshot, as its data source asks to be copied; read live."""
 
     claim: Claim | None = None
     """The claim of that name."""
     volume: Volume | None = None
     """The volume that this claim names."""
+    snapshot: Snapshot | None = None
+    """The snapshot of that name."""
+    content: SnapshotContent | None = None
+    """The content that this snapshot names."""
+    stored: SnapshotRecord | None = None
+    """The ledger's record of the content's snapshot."""
     begun: str = ""
-    """The volume of which a copy has begun, by the pending record: from then on the claims do not matter."""
+    """The source of which a copy has begun, by the pending record: from then on the objects do not matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +76,7 @@ class ClaimView:
     cluster: str = ""
     """The id of this cluster, which distinguishes it from others that share an export."""
     source: CloneSource | None = None
-    """Of a claim that asks for a clone; None for all others."""
+    """Of a claim that asks for a clone or a snapshot that can be had; None for all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +170,12 @@ def template_of(claim: Claim, storage_class: StorageClass | None) -> Template | 
 
 
 def clone_source_of(claim: Claim, storage_class: StorageClass | None, provisioner: str) -> str | None:
-    """Return the name of the claim that must be read live for a pending claim, else None."""
+    """Return the name of the claim or snapshot that must be read live for a pending claim, else None."""
     if storage_class is None or storage_class.provisioner != provisioner or not is_unfinished(claim):
         return None
     source = claim.data_source
-    return source.name if source is not None and source.is_claim and claim.status.phase == "Pending" else None
+    is_copied = source is not None and (source.is_claim or source.is_snapshot)
+    return source.name if source is not None and is_copied and claim.status.phase == "Pending" else None
 
 
 def completed(cached: Claim, live: Claim, template: Template) -> Claim:
@@ -265,11 +281,8 @@ def _data_source(view: ClaimView) -> Decision | None:
         )
     if source.is_claim:
         return _clone(view, source)
-    if source.kind == "VolumeSnapshot":
-        return Refuse(
-            Reason.UNSUPPORTED_DATA_SOURCE,
-            "snapshots (dataSource of kind VolumeSnapshot) are not supported: remove spec.dataSource",
-        )
+    if source.is_snapshot:
+        return _restore(view, view.source, source)
     return Refuse(
         Reason.EXTERNAL_POPULATOR,
         f"dataSource of kind {source.kind}: an external populator is assumed to fill the volume",
@@ -295,7 +308,7 @@ def _clone(view: ClaimView, source: DataSource) -> Decision | None:
         return _unusable(f"{named} is being deleted: use another source", passing=True)
     if origin.spec.volume_mode != claim.spec.volume_mode:
         return _unusable(f"{named} has volumeMode {origin.spec.volume_mode}: both claims need the same")
-    if origin.status.phase != "Bound" or volume is None or not _is_bound(volume, origin):
+    if origin.status.phase != "Bound" or volume is None or not identity.is_bound(volume, origin):
         message = f"waiting for {named}, which is not bound to its volume yet"
         return Refuse(Reason.CLONE_SOURCE_UNUSABLE, message, names.PROVISIONING, "Normal", passing=True)
     if not volume.is_by(view.provisioner) or volume.spec.nfs is None:
@@ -305,20 +318,35 @@ def _clone(view: ClaimView, source: DataSource) -> Decision | None:
     return None
 
 
+def _restore(view: ClaimView, asked: CloneSource | None, source: DataSource) -> Decision | None:
+    """Check that a snapshot can become the claim's volume. A copy that has begun goes on."""
+    if asked is None:
+        return Refuse(
+            Reason.UNSUPPORTED_DATA_SOURCE,
+            "snapshots (dataSource of kind VolumeSnapshot) are not enabled: ask an admin to enable them, or remove"
+            " spec.dataSource",
+        )
+    if asked.begun:
+        return None
+    claim, named = view.claim, f"snapshot {view.claim.metadata.namespace}/{source.name}"
+    if source.namespace not in (None, "", claim.metadata.namespace):
+        return _unusable("a snapshot of another namespace cannot be restored: use one in this namespace")
+    snapshot = asked.snapshot
+    if snapshot is None:
+        return _unusable(f"{named} does not exist: create it, or delete this claim", passing=True)
+    if not snapshot.status.ready_to_use:
+        message = f"waiting for {named}, which is not ready yet"
+        return Refuse(Reason.CLONE_SOURCE_UNUSABLE, message, names.PROVISIONING, "Normal", passing=True)
+    why = snapshots.unusable(asked.content, snapshot, asked.stored, view.provisioner)
+    if why or asked.stored is None:
+        return _unusable(why, passing=True)
+    if quantities.is_less(claim.requested, asked.stored.capacity):
+        return _unusable(f"{named} is of a volume of {asked.stored.capacity}: request at least as much")
+    return None
+
+
 def _unusable(message: str, *, passing: bool = False) -> Refuse:
     return Refuse(Reason.CLONE_SOURCE_UNUSABLE, message, passing=passing)
-
-
-def _is_bound(volume: Volume, claim: Claim) -> bool:
-    """Return True if claim and volume name each other."""
-    reference = volume.spec.claim_ref
-    named = (claim.metadata.namespace, claim.metadata.name, claim.uid)
-    return (
-        volume.status.phase == "Bound"
-        and claim.spec.volume_name == volume.name
-        and reference is not None
-        and (reference.namespace, reference.name, reference.uid) == named
-    )
 
 
 def _size(view: ClaimView) -> Decision | None:
@@ -445,10 +473,12 @@ def _record(view: ClaimView, settings: ClassSettings, path: RelPath, volume_name
 
 
 def _cloned(source: CloneSource | None) -> str:
-    """Return the volume of which the claim's volume becomes a copy, or empty."""
-    if source is None or source.begun or source.volume is None:
-        return source.begun if source is not None else ""
-    return source.volume.name
+    """Return the volume or snapshot of which the claim's volume becomes a copy, or empty."""
+    if source is None:
+        return ""
+    if not source.begun and source.content is not None:
+        return names.snapshot_source(snapshots.handle_of(source.content))
+    return source.volume.name if not source.begun and source.volume is not None else source.begun
 
 
 def _export(storage_class: StorageClass, settings: ClassSettings) -> Location:
@@ -560,7 +590,8 @@ def succeeded_message(plan: Provision, record: Record) -> str:
     """Return the message for a claim that has its volume; `record` is the ledger's."""
     text = f"Successfully provisioned volume {plan.volume}"
     if plan.record.clone_of and plan.claim.data_source is not None:
-        return f"{text} as a clone of claim {plan.claim.metadata.namespace}/{plan.claim.data_source.name}"
+        kind = "from snapshot" if plan.claim.data_source.is_snapshot else "as a clone of claim"
+        return f"{text} {kind} {plan.claim.metadata.namespace}/{plan.claim.data_source.name}"
     if not record.archive:
         return text
     kept = record.on_delete != plan.record.on_delete
@@ -571,9 +602,10 @@ def succeeded_message(plan: Provision, record: Record) -> str:
 def copying_message(claim: Claim, *, entries: int, size_bytes: int, trouble: str) -> str:
     """Return the message for a claim whose volume is being copied."""
     source = claim.data_source
+    kind = "snapshot" if source is not None and source.is_snapshot else "claim"
     name = f"{claim.metadata.namespace}/{source.name}" if source is not None else "its source"
     done = f"{entries:,} entries and {quantities.readable(size_bytes)} so far"
-    return f"copying the data of claim {name}: {done}" + (f"; the export {trouble}" if trouble else "")
+    return f"copying the data of {kind} {name}: {done}" + (f"; the export {trouble}" if trouble else "")
 
 
 def room_for_copy(size_bytes: int) -> int:
@@ -595,11 +627,11 @@ def no_room_message(claim: Claim, export: str, needed_bytes: int) -> str:
 
 
 def left_out_message(count: int, some: Sequence[str]) -> str:
-    """Return the message for a copy that lacks entries which no copy can have."""
+    """Return the message for a copy that lacks entries and attributes which no copy can have."""
     listed = ", ".join(map(repr, some)) + (", …" if count > len(some) else "")
     return (
-        f"the copy lacks {count:,} entries: sockets, devices, snapshots of the server and other file systems cannot be"
-        f" copied ({listed})"
+        f"the copy lacks {count:,} entries or attributes: sockets, devices, snapshots of the server, other file systems"
+        f" and extended attributes that the server does not accept cannot be copied ({listed})"
     )
 
 

@@ -6,7 +6,8 @@ another namespace, and they stay the same until something else is missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -79,6 +80,12 @@ def sizes(volumes: Mapping[str, str], records: Mapping[str, Record]) -> dict[str
         if record.quota != "none" and not record.retained:
             found[name] = max(record.capacity, found.get(name, "0"), key=_bytes)
     return found
+
+
+def requested_bytes(records: Iterable[Record]) -> int:
+    """Return the sum of the sizes that volumes request, by their records; a retained directory has no volume."""
+    sizes = Counter(record.capacity for record in records if not record.retained)
+    return sum(count * _bytes(size) for size, count in sizes.items())
 
 
 def _bytes(size: str) -> int:

@@ -144,3 +144,15 @@ def _is_of(record: Record, binding: Binding) -> bool:
     named = binding.volume.metadata.annotations.get(names.EXPORT_ID)
     same_export = named == binding.export_id or (record.peer and not binding.volume.is_marked)
     return record.cluster == binding.cluster and record.path == binding.path and same_export
+
+
+def is_bound(volume: Volume, claim: Claim) -> bool:
+    """Return True if claim and volume name each other."""
+    reference = volume.spec.claim_ref
+    named = (claim.metadata.namespace, claim.metadata.name, claim.uid)
+    return (
+        volume.status.phase == "Bound"
+        and claim.spec.volume_name == volume.name
+        and reference is not None
+        and (reference.namespace, reference.name, reference.uid) == named
+    )

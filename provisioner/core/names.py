@@ -68,6 +68,14 @@ VOLUME_FULL = "VolumeFull"
 AUTO_GROW = "AutoGrow"
 AUTO_GROW_FAILED = "AutoGrowFailed"
 
+# VolumeSnapshots (external-snapshotter, pkg/utils/util.go).
+SNAPSHOT_GROUP = "snapshot.storage.k8s.io"
+CONTENT_FINALIZER = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"
+SNAPSHOT_BEING_DELETED = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted"
+DEFAULT_SNAPSHOT_CLASS = "snapshot.storage.kubernetes.io/is-default-class"
+SNAPSHOT_FAILED = "SnapshotFailed"
+_SNAPSHOT = "snapshot_"  # no object of Kubernetes has such a name
+
 
 def volume_name(claim_uid: str) -> str:
     """Return the name of a claim's PersistentVolume: deterministic, so that a retry finds the first attempt."""
@@ -77,3 +85,23 @@ def volume_name(claim_uid: str) -> str:
 def claim_uid(volume_name: str) -> str | None:
     """Return the claim's uid in a volume's name; None if the name does not have that form."""
     return volume_name.removeprefix("pvc-") if volume_name.startswith("pvc-") else None
+
+
+def content_name(snapshot_uid: str) -> str:
+    """Return the name of a VolumeSnapshot's content, which the snapshot-controller expects."""
+    return f"snapcontent-{snapshot_uid}"
+
+
+def snapshot_uid(content_name: str) -> str:
+    """Return the uid of the VolumeSnapshot in the name of a content; empty if the name does not have that form."""
+    return content_name.removeprefix("snapcontent-") if content_name.startswith("snapcontent-") else ""
+
+
+def snapshot_source(handle: str) -> str:
+    """Return the name of a snapshot as the source of a copy, in the record of the volume that it becomes."""
+    return _SNAPSHOT + handle
+
+
+def snapshot_handle(source: str) -> str:
+    """Return the handle of the snapshot that is the source of a copy; empty if it is a volume."""
+    return source.removeprefix(_SNAPSHOT) if source.startswith(_SNAPSHOT) else ""

@@ -143,6 +143,11 @@ class DataSource(Struct, frozen=True, rename="camel", gc=False):
         """Return True if the source is another claim, of which the volume becomes a clone."""
         return self.kind == "PersistentVolumeClaim" and not self.api_group
 
+    @property
+    def is_snapshot(self) -> bool:
+        """Return True if the source is a VolumeSnapshot."""
+        return self.kind == "VolumeSnapshot" and self.api_group in (None, names.SNAPSHOT_GROUP)
+
 
 class Resources(Struct, frozen=True, rename="camel", gc=False):
     """Requested sizes, as Kubernetes quantities."""
@@ -335,6 +340,108 @@ class StorageClass(Struct, frozen=True, rename="camel", gc=False):
     mount_options: tuple[str, ...] = ()
     volume_binding_mode: str = "Immediate"
     allow_volume_expansion: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the class's name."""
+        return self.metadata.name
+
+
+class SnapshotSource(Struct, frozen=True, rename="camel", gc=False):
+    """What a VolumeSnapshot is of: a claim, or a content that exists already."""
+
+    persistent_volume_claim_name: str = ""
+    volume_snapshot_content_name: str = ""
+
+
+class SnapshotSpec(Struct, frozen=True, rename="camel", gc=False):
+    """`VolumeSnapshotSpec`, as far as it is read."""
+
+    source: SnapshotSource = SnapshotSource()
+    volume_snapshot_class_name: str | None = None
+
+
+class SnapshotStatus(Struct, frozen=True, rename="camel", gc=False):
+    """`VolumeSnapshotStatus`, as far as it is read."""
+
+    bound_volume_snapshot_content_name: str = ""
+    ready_to_use: bool = False
+
+
+class Snapshot(Struct, frozen=True, gc=False):
+    """A VolumeSnapshot of snapshot.storage.k8s.io/v1."""
+
+    metadata: Metadata = Metadata()
+    spec: SnapshotSpec = SnapshotSpec()
+    status: SnapshotStatus = SnapshotStatus()
+
+    @property
+    def lacks_class(self) -> bool:
+        """Return True if it is of a claim and names no class: then the default class counts."""
+        return bool(self.spec.source.persistent_volume_claim_name) and not self.spec.volume_snapshot_class_name
+
+    @property
+    def uid(self) -> str:
+        """Return the snapshot's uid, which is its handle too."""
+        return self.metadata.uid
+
+    @property
+    def key(self) -> str:
+        """Return `namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+
+class ContentSource(Struct, frozen=True, rename="camel", gc=False):
+    """What a VolumeSnapshotContent is of: a volume to be copied, or a snapshot that exists already."""
+
+    volume_handle: str = ""
+    snapshot_handle: str = ""
+
+
+class ContentSpec(Struct, frozen=True, rename="camel", gc=False):
+    """`VolumeSnapshotContentSpec`, as far as it is read."""
+
+    driver: str = ""
+    deletion_policy: str = "Retain"
+    source: ContentSource = ContentSource()
+    volume_snapshot_ref: ClaimRef = ClaimRef()
+    volume_snapshot_class_name: str | None = None
+
+
+class ContentError(Struct, frozen=True, rename="camel", gc=False):
+    """`VolumeSnapshotError`."""
+
+    message: str = ""
+
+
+class ContentStatus(Struct, frozen=True, rename="camel", gc=False):
+    """`VolumeSnapshotContentStatus`, as far as it is read."""
+
+    snapshot_handle: str = ""
+    ready_to_use: bool = False
+    error: ContentError | None = None
+
+
+class SnapshotContent(Struct, frozen=True, gc=False):
+    """A VolumeSnapshotContent of snapshot.storage.k8s.io/v1."""
+
+    metadata: Metadata = Metadata()
+    spec: ContentSpec = ContentSpec()
+    status: ContentStatus | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the content's name."""
+        return self.metadata.name
+
+
+class SnapshotClass(Struct, frozen=True, rename="camel", gc=False):
+    """A VolumeSnapshotClass of snapshot.storage.k8s.io/v1."""
+
+    metadata: Metadata = Metadata()
+    driver: str = ""
+    deletion_policy: str = "Retain"
+    parameters: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Ledger records: one per volume and per archive, each stored as the target of one symlink.
+"""Ledger records: one per volume, archive and snapshot, each stored as the target of one symlink.
 
 A symlink's target is written and read as a whole, in one call, in every NFS version. XFS and Linux's NFSv3 server limit
 it to 1,024 bytes, so a record is compact JSON with short keys. A claim whose record would exceed the limit is refused.
@@ -26,6 +26,9 @@ Quota = Literal["none", "preferred", "required"]
 """Whether the size of a volume is enforced: `required` waits for that, `preferred` does not."""
 
 _QUOTAS: tuple[Quota, ...] = get_args(Quota)
+
+GID_LIMIT = 2**32 - 2
+"""The highest group id."""
 
 _COPY = "00000000"
 _UID = "00000000-0000-0000-0000-000000000000"
@@ -75,7 +78,7 @@ class Record(
 
     An older version cannot read a record with this field: it reports the record and leaves the volume alone.
     """
-    gid: Annotated[int, Meta(ge=0, le=2**32 - 2)] = 0
+    gid: Annotated[int, Meta(ge=0, le=GID_LIMIT)] = 0
     """The group that the directory has for itself; 0 if it has none, and in records of older versions.
 
     An older version cannot read a record with this field: it reports the record and leaves the volume alone. So it
@@ -83,7 +86,9 @@ class Record(
     """
 
     clone_of: str = field(name="src", default="")
-    """The volume of which a pending volume becomes a copy; empty once it is settled.
+    """The volume or snapshot of which a pending volume becomes a copy; empty once it is settled.
+
+    A snapshot is named by `snapshot_` and its handle.
 
     An older version cannot read a record with this field: it reports the record and leaves the volume alone.
     """
@@ -112,6 +117,31 @@ class ArchiveRecord(
     was: Record
     taker: str = field(name="to", default="")
     """The volume for which its directory is being restored; only used while that volume is pending."""
+
+
+class SnapshotRecord(
+    Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False, tag_field="v", tag=RECORD_VERSION
+):
+    """The ledger's record of one snapshot. Its handle, the uid of its VolumeSnapshot, is the record's name."""
+
+    namespace: str = field(name="ns")
+    snapshot: str = field(name="name")
+    claim: str = field(name="pvc")
+    volume: str = field(name="pv")
+    """The volume that is or was copied."""
+    class_name: str = field(name="class")
+    capacity: str = field(name="size")
+    """The size of the volume, which a claim that restores the snapshot must request at least."""
+    created: str = field(name="at")
+    """When the copy began, then when it was complete: UTC, RFC 3339, whole seconds."""
+    cluster: str = field(name="by", default="")
+    gid: Annotated[int, Meta(ge=0, le=GID_LIMIT)] = 0
+    """The group that the volume had for itself; 0 if it had none."""
+
+    @property
+    def key(self) -> str:
+        """Return the VolumeSnapshot's `namespace/name`."""
+        return f"{self.namespace}/{self.snapshot}"
 
 
 NO_OBJECT = "none"
@@ -160,9 +190,10 @@ def milder(left: OnDelete, right: OnDelete) -> OnDelete:
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 _archive_decoder = msgspec.json.Decoder(ArchiveRecord)
+_snapshot_decoder = msgspec.json.Decoder(SnapshotRecord)
 
 
-def encode(record: Record | ArchiveRecord) -> str:
+def encode(record: Record | ArchiveRecord | SnapshotRecord) -> str:
     """Encode a record as a symlink target.
 
     Raises InvalidRecord if it would not fit on every server.
@@ -172,6 +203,8 @@ def encode(record: Record | ArchiveRecord) -> str:
     except UnicodeEncodeError as exc:
         raise InvalidRecord("a name in the record is not valid Unicode") from exc
     if len(target) > RECORD_LIMIT_BYTES:
+        if isinstance(record, SnapshotRecord):
+            raise InvalidRecord(f"the record of snapshot {record.key} has {len(target)} bytes: choose shorter names")
         directory = record.directory if isinstance(record, Record) else record.was.directory
         raise InvalidRecord(
             f"the record of directory {directory!r} has {len(target)} bytes, more than the limit of"
@@ -198,6 +231,11 @@ def decode_archive(target: str) -> ArchiveRecord:
     return _decode(_archive_decoder, target)
 
 
+def decode_snapshot(target: str) -> SnapshotRecord:
+    """Decode the record of a snapshot. Raises InvalidRecord as decode() does."""
+    return _decode(_snapshot_decoder, target)
+
+
 def is_foreign(target: str) -> bool:
     """Return True if an unreadable target is a record that another version of the provisioner wrote."""
     try:
@@ -207,7 +245,7 @@ def is_foreign(target: str) -> bool:
     return isinstance(said, dict) and "v" in said
 
 
-_AnyRecord = TypeVar("_AnyRecord", Record, ArchiveRecord)
+_AnyRecord = TypeVar("_AnyRecord", Record, ArchiveRecord, SnapshotRecord)
 
 
 def _decode(decoder: msgspec.json.Decoder[_AnyRecord], target: str) -> _AnyRecord:

@@ -257,6 +257,14 @@ def cloned_message(claim: str) -> str:
     )
 
 
+def snapshot_message(snapshot: str) -> str:
+    """Return the message for a volume that is not reclaimed yet, because a snapshot of it is being taken."""
+    return (
+        f"snapshot {snapshot} of it is being taken: it is reclaimed once the snapshot is complete; to reclaim it now,"
+        " delete that snapshot"
+    )
+
+
 def missing_message(rule: OnDelete, directory: str, export: str) -> str:
     """Return the message for a volume that was reclaimed although its directory was missing."""
     done = "its record is kept" if rule == "retain" else f"there was nothing to {rule}"

@@ -17,9 +17,10 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from provisioner.core import names
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.objects import Claim, Namespace, Volume
+from provisioner.core.objects import Claim, Namespace, Snapshot, SnapshotContent, Volume
 from provisioner.core.texts import encodable
 from provisioner.kube import codec, errors, events, leases, reviews
 from provisioner.kube.connection import (
@@ -69,10 +70,18 @@ class _Resource:
     codec: codec.Codec[Any]
 
 
+_SNAPSHOTS = f"/apis/{names.SNAPSHOT_GROUP}/v1"
 _RESOURCES: dict[Kind, _Resource] = {
     "claims": _Resource("persistentvolumeclaims", "/api/v1/persistentvolumeclaims", codec.CLAIMS),
     "volumes": _Resource("persistentvolumes", "/api/v1/persistentvolumes", codec.VOLUMES),
     "classes": _Resource("storageclasses", "/apis/storage.k8s.io/v1/storageclasses", codec.CLASSES),
+    "snapshots": _Resource("volumesnapshots", f"{_SNAPSHOTS}/volumesnapshots", codec.SNAPSHOTS),
+    "snapshot_contents": _Resource(
+        "volumesnapshotcontents", f"{_SNAPSHOTS}/volumesnapshotcontents", codec.SNAPSHOT_CONTENTS
+    ),
+    "snapshot_classes": _Resource(
+        "volumesnapshotclasses", f"{_SNAPSHOTS}/volumesnapshotclasses", codec.SNAPSHOT_CLASSES
+    ),
 }
 
 
@@ -200,6 +209,64 @@ class KubeCluster:
         path = f"{_claim_path(namespace, name)}/status"
         call = self._call("patch", "persistentvolumeclaims/status", path, body=patch, content_type=STRATEGIC_PATCH)
         return await self._ask(call, codec.CLAIMS.item)
+
+    async def get_snapshot(self, namespace: str, name: str) -> Snapshot | None:
+        """See Cluster.get_snapshot."""
+        try:
+            call = self._call("get", "volumesnapshots", _snapshot_path(namespace, name))
+            return await self._ask(call, codec.SNAPSHOTS.item)
+        except NotFound:
+            return None
+
+    async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
+        """See Cluster.name_snapshot_class.
+
+        The version is no precondition: the snapshot-controller changes the object all the time.
+        """
+        meta = snapshot.metadata
+        body = {"metadata": {"uid": meta.uid}, "spec": {"volumeSnapshotClassName": class_name}}
+        path = _snapshot_path(meta.namespace, meta.name)
+        call = self._call("patch", "volumesnapshots", path, body=body, content_type=MERGE_PATCH)
+        return await self._ask(call, codec.SNAPSHOTS.item)
+
+    async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
+        """See Cluster.get_snapshot_content."""
+        call = self._call("get", "volumesnapshotcontents", _content_path(name))
+        try:
+            return await self._ask(call, codec.SNAPSHOT_CONTENTS.item)
+        except NotFound:
+            return None
+
+    async def create_snapshot_content(self, body: Mapping[str, object]) -> SnapshotContent:
+        """See Cluster.create_snapshot_content."""
+        call = self._call("create", "volumesnapshotcontents", _RESOURCES["snapshot_contents"].path, body=body)
+        return await self._ask(call, codec.SNAPSHOT_CONTENTS.item)
+
+    async def patch_snapshot_status(self, name: str, patch: Mapping[str, object]) -> SnapshotContent:
+        """See Cluster.patch_snapshot_status."""
+        path = f"{_content_path(name)}/status"
+        call = self._call("patch", "volumesnapshotcontents/status", path, body=patch, content_type=MERGE_PATCH)
+        return await self._ask(call, codec.SNAPSHOT_CONTENTS.item)
+
+    async def release_snapshot_content(self, content: SnapshotContent, finalizer: str) -> None:
+        """See Cluster.release_snapshot_content.
+
+        A custom resource has no strategic merge patch: the patch replaces the list, and the version is a precondition.
+        """
+        meta = content.metadata
+        left = [each for each in meta.finalizers if each != finalizer]
+        patch = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": left}}
+        path = _content_path(content.name)
+        call = self._call("patch", "volumesnapshotcontents", path, body=patch, content_type=MERGE_PATCH)
+        await self._connection.request(call)
+
+    async def delete_snapshot_content(self, content: SnapshotContent) -> None:
+        """See Cluster.delete_snapshot_content."""
+        meta = content.metadata
+        preconditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        path = _content_path(content.name)
+        await self._connection.request(self._call("delete", "volumesnapshotcontents", path, body=body))
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
         """See Cluster.record_event. Events expire, after an hour by default: a repetition can need to create one."""
@@ -330,6 +397,14 @@ def _volume_path(name: str) -> str:
     return f"/api/v1/persistentvolumes/{_quote(name)}"
 
 
+def _snapshot_path(namespace: str, name: str) -> str:
+    return f"{_SNAPSHOTS}/namespaces/{_quote(namespace)}/volumesnapshots/{_quote(name)}"
+
+
+def _content_path(name: str) -> str:
+    return f"{_SNAPSHOTS}/volumesnapshotcontents/{_quote(name)}"
+
+
 def _leases_path(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{_quote(namespace)}/leases"
 
@@ -357,7 +432,7 @@ async def open_cluster(
 ) -> AsyncIterator[KubeCluster]:
     """Connect to the cluster of a kubeconfig, or the cluster that this pod runs in. Makes no call yet.
 
-    `connections` limits the pool: three watches, each worker and the Lease need one each. Raises InvalidSettings.
+    `connections` limits the pool: up to six watches, each worker and the Lease need one each. Raises InvalidSettings.
     """
     async with open_connection(kubeconfig, observe=observe, connections=connections) as connection:
         yield KubeCluster(

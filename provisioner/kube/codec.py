@@ -16,7 +16,16 @@ from typing import Generic
 import msgspec
 from msgspec import Raw, Struct, field
 
-from provisioner.core.objects import Claim, Metadata, Namespace, StorageClass, Volume
+from provisioner.core.objects import (
+    Claim,
+    Metadata,
+    Namespace,
+    Snapshot,
+    SnapshotClass,
+    SnapshotContent,
+    StorageClass,
+    Volume,
+)
 from provisioner.kube import errors
 from provisioner.ports.cluster import Item, Page, WatchEvent
 
@@ -190,6 +199,27 @@ CLASSES: Codec[StorageClass] = Codec(
     msgspec.json.Decoder(StorageClass),
     msgspec.json.Decoder(_List[StorageClass]),
     msgspec.json.Decoder(_Line[StorageClass]),
+)
+SNAPSHOTS: Codec[Snapshot] = Codec(
+    "VolumeSnapshot",
+    Snapshot,
+    msgspec.json.Decoder(Snapshot),
+    msgspec.json.Decoder(_List[Snapshot]),
+    msgspec.json.Decoder(_Line[Snapshot]),
+)
+SNAPSHOT_CONTENTS: Codec[SnapshotContent] = Codec(
+    "VolumeSnapshotContent",
+    SnapshotContent,
+    msgspec.json.Decoder(SnapshotContent),
+    msgspec.json.Decoder(_List[SnapshotContent]),
+    msgspec.json.Decoder(_Line[SnapshotContent]),
+)
+SNAPSHOT_CLASSES: Codec[SnapshotClass] = Codec(
+    "VolumeSnapshotClass",
+    SnapshotClass,
+    msgspec.json.Decoder(SnapshotClass),
+    msgspec.json.Decoder(_List[SnapshotClass]),
+    msgspec.json.Decoder(_Line[SnapshotClass]),
 )
 
 

@@ -25,6 +25,7 @@ from provisioner.ports.cluster import (
     Conflict,
     Expired,
     Forbidden,
+    KindMissing,
     NotFound,
     Rejected,
 )
@@ -59,6 +60,8 @@ class Status(Struct):
 
 
 _decoder = msgspec.json.Decoder(Status)
+_NO_SUCH_PATH = b"404 page not found"
+"""The answer of an API server without the group of a kind (Go, net/http, NotFound)."""
 
 
 def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None, source: str = "") -> ClusterError:
@@ -75,8 +78,8 @@ def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None
             return Rejected(text, advice=_CREDENTIALS)
         case 403:
             return Forbidden(text, advice=source)
-        case 404 if reason == "NotFound" and status and status.details and status.details.name:
-            return NotFound(text)
+        case 404:
+            return _absent(text, body, status)
         case 409:
             return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
         case 410:
@@ -90,6 +93,13 @@ def refused(call: str, code: int, body: bytes, *, retry_after: str | None = None
         case _ if code >= 500:
             return ApiUnavailable(text, retry_after_s=_retry_after_s(retry_after, status))
     return Rejected(text)
+
+
+def _absent(text: str, body: bytes, status: Status | None) -> ClusterError:
+    """Return the error for a 404: the object or its kind is missing, or a proxy answers."""
+    if status is not None and status.reason == "NotFound":
+        return NotFound(text) if status.details is not None and status.details.name else KindMissing(text)
+    return KindMissing(text) if body.strip() == _NO_SUCH_PATH else Rejected(text)
 
 
 def watch_failed(call: str, body: bytes) -> ClusterError:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Struct
 
-from provisioner.core import times
+from provisioner.core import names, times
 from provisioner.core.events import clip
 from provisioner.ports.cluster import Event
 
@@ -70,7 +70,7 @@ def body(
     """Return the object to create."""
     about = event.about
     involved = {
-        "apiVersion": "v1",
+        "apiVersion": f"{names.SNAPSHOT_GROUP}/v1" if about.kind == "VolumeSnapshot" else "v1",
         "kind": about.kind,
         "namespace": about.namespace,
         "name": about.name,

@@ -22,11 +22,13 @@ from contextlib import suppress
 
 from msgspec import structs
 
+from provisioner.core import names
 from provisioner.core.locations import RelPath
 from provisioner.core.records import Record, encode
 from provisioner.ledger import layout, modes, symlinks
 from provisioner.ledger.archives import is_free, is_there
 from provisioner.ledger.copying import TREE, Progress, Regroup, TreeCopy
+from provisioner.ledger.shares import CopyLimits, Shares
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.volume_records import VolumeRecords
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
@@ -38,7 +40,8 @@ _TRIES = 100
 class Copies:
     """The directories below `.provisioner/copies`."""
 
-    def __init__(self, state: LedgerState, records: VolumeRecords) -> None:
+    def __init__(self, state: LedgerState, records: VolumeRecords, limits: CopyLimits) -> None:
+        self._shares = Shares(limits)
         self._state = state
         self._tree = state.tree
         self._records = records
@@ -53,15 +56,16 @@ class Copies:
         allows: Callable[[], bool],
         regroup: Regroup | None = None,
     ) -> str:
-        """Copy a directory for a volume (step 2); return the name of the copy.
+        """Copy a directory for a volume (step 2), once it is its turn; return the name of the copy.
 
         Raises CopyFailed. A copy that fails or is cancelled is left for `discard`.
         """
-        await self.discard(volume_name)
-        token = secrets.token_hex(4)
-        copy = TreeCopy(source, self._tree, progress, allows=allows, regroup=regroup)
-        await copy.run(path, layout.copy(volume_name, token))
-        return token
+        async with self._shares.share() as share:
+            await self.discard(volume_name)
+            token = secrets.token_hex(4)
+            copy = TreeCopy(source, self._tree, progress, allows=allows, regroup=regroup, share=share)
+            await copy.run(path, layout.copy(volume_name, token))
+            return token
 
     async def is_complete(self, volume_name: str, held: Record) -> bool:
         """Return True if the copy that a record names exists, in `copies` or at the volume's path already.
@@ -106,25 +110,25 @@ class Copies:
         await self.discard(volume_name)
         if held.copied:
             _, proof = await self._records.require_unchanged(volume_name)
-            await self._trash(held.path, f"{layout.COPY}{volume_name}.{held.copied}", proof)
+            await self.trash(held.path, f"{layout.COPY}{volume_name}.{held.copied}", proof)
 
     async def discard(self, volume_name: str) -> None:
         """Move what a volume has in `copies` into the trash."""
         for name in await self._names():
             if _volume_of(name) == volume_name:
-                await self._trash((*layout.COPIES, name), layout.COPY + name)
+                await self.trash((*layout.COPIES, name), layout.COPY + name)
 
     async def discard_unneeded(self) -> int:
-        """Move the copies for which there is no pending record into the trash; return how many.
+        """Move the copies that neither a pending volume nor a snapshot needs into the trash; return how many.
 
         A former leader can have left some, by calls that came late.
         """
         discarded = 0
         for name in await self._names():
             try:
-                await self._tree.read_symlink(layout.of("pending", _volume_of(name)))
+                await self._tree.read_symlink(_needed_by(name))
             except PathMissing:
-                await self._trash((*layout.COPIES, name), layout.COPY + name)
+                await self.trash((*layout.COPIES, name), layout.COPY + name)
                 discarded += 1
         return discarded
 
@@ -133,7 +137,7 @@ class Copies:
             return sorted(entry.name for entry in await self._tree.list(layout.COPIES) if entry.type == "directory")
         return []
 
-    async def _trash(self, path: RelPath, name: str, *proofs: Proof) -> None:
+    async def trash(self, path: RelPath, name: str, *proofs: Proof) -> None:
         """Rename a directory into the trash, under a name that is free. Success if it is gone."""
         for number in range(_TRIES):
             try:
@@ -156,6 +160,12 @@ class Copies:
 
 def _volume_of(name: str) -> str:
     return name.rpartition(".")[0] or name
+
+
+def _needed_by(name: str) -> RelPath:
+    """Return the path of the record that a copy is for."""
+    handle = names.snapshot_handle(_volume_of(name))
+    return layout.begun_snapshot(handle) if handle else layout.of("pending", _volume_of(name))
 
 
 def _proof(volume_name: str, held: Record) -> Proof:

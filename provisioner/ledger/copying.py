@@ -1,14 +1,14 @@
 """Copies of a directory tree, from one place of an export to another one of the same or of another export.
 
-A copy has files with their holes, modes, owners, times, symlinks as they are, hard links within the tree, FIFOs and
-empty directories, under names of any bytes. Each file is copied in the best way that works: it shares the stored data
-(CLONE), the server copies it (COPY), or this process reads and writes. What does not work for one file is not tried
-for the next.
+A copy has files with their holes, modes, owners, times and extended attributes, symlinks as they are, hard links within
+the tree, FIFOs and empty directories, under names of any bytes. Each file is copied in the best way that works: it
+shares the stored data (CLONE), the server copies it (COPY), or this process reads and writes. What does not work for
+one file is not tried for the next.
 
 How it works:
 
 1. One walker reads the source page by page, depth first, and creates the directories.
-2. Workers copy everything else, out of a short queue.
+2. Workers copy everything else, out of a short queue. Each call takes a worker of the copy's share (see `shares`).
 3. A directory gets its mode, owner and times once everything in it is there.
 4. A file with several names is first copied into `links`, beside the tree, and each name is a link to it. So no memory
    grows with the number of hard links.
@@ -16,14 +16,14 @@ How it works:
 The target is new, and only this copy works on it. The server can be away for any time: each step is repeated until it
 is done. Everything else that the source or the target refuses ends the copy. An entry that disappears during the copy
 is left out, as `cp` does; one that is replaced by a rename is copied again. What no copy can have is left out too:
-sockets, devices, other file systems that are mounted in the tree, and snapshots that a server shows there. They are
-counted and named.
+sockets, devices, other file systems that are mounted in the tree, snapshots that a server shows there, and extended
+attributes that the target does not keep. They are counted and named.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +33,7 @@ from weakref import WeakValueDictionary
 from provisioner.core.backoff import Backoff
 from provisioner.core.locations import RelPath
 from provisioner.ledger.errors import CopyFailed
+from provisioner.ledger.shares import Share
 from provisioner.ports.aio import map_bounded
 from provisioner.ports.files import Item, Kept, Made
 from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, PathMissing, Tree
@@ -43,10 +44,10 @@ TREE = "tree"
 LINKS = "links"
 """Directories below the target: the copy, and the files that have several names in it."""
 
-WORKERS = 16
+WORKERS = 32
+"""Workers of a copy that shares them with no other one."""
 QUEUE_LIMIT = 64
-CHUNKS_PER_FILE = 4
-CHUNKS_IN_MEMORY = 32
+CHUNKS_PER_FILE = 16
 DEPTH_LIMIT = 256
 SEGMENT_BYTES = 256 << 20
 """The part of a file that is brought to stable storage at a time."""
@@ -95,13 +96,14 @@ class Progress:
     vanished: int = 0
     """Entries that were removed during the copy."""
     left_out: int = 0
+    """Entries, and extended attributes, that the copy lacks."""
     names: list[str] = field(default_factory=list)
-    """The first NAMED entries that were left out."""
+    """The first NAMED of those that were left out."""
     trouble: str = ""
     """Why a step is being repeated; empty while all goes well."""
 
     def leave_out(self, name: str) -> None:
-        """Count an entry that no copy can have."""
+        """Count an entry or an attribute that no copy can have."""
         self.left_out += 1
         if len(self.names) < NAMED:
             self.names.append(name)
@@ -129,6 +131,7 @@ class TreeCopy:
         *,
         allows: Callable[[], bool],
         regroup: Regroup | None = None,
+        share: Share | None = None,
     ) -> None:
         self._origin = source.files
         self._target = target
@@ -140,7 +143,7 @@ class TreeCopy:
         self._clones = self._copies = self._wholes = shares
         self._chunk_bytes = min(self._origin.chunk_bytes, self._into.chunk_bytes)
         self._queue: asyncio.Queue[tuple[_Directory, Item]] = asyncio.Queue(QUEUE_LIMIT)
-        self._buffers = asyncio.Semaphore(CHUNKS_IN_MEMORY)
+        self._share = Share(WORKERS) if share is None else share
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._links: Item
         self._top: Item
@@ -169,7 +172,7 @@ class TreeCopy:
         if self._top.kind != "directory":
             raise ExportError(Cause.SYMLINK, f"{'/'.join(source)} is a {self._top.kind}")
         async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(self._work()) for _ in range(WORKERS)]
+            workers = [group.create_task(self._work()) for _ in range(self._share.count)]
             await self._walk(_Directory(self._top, tree, None))
             await self._queue.join()
             for worker in workers:
@@ -196,7 +199,7 @@ class TreeCopy:
                     stack.pop()
                     await self._leave(directory)
                 elif self._is_left_out(item):
-                    self._progress.leave_out("/".join(item.path[len(self._top.path) :]))
+                    self._progress.leave_out(self._called(item))
                 elif item.kind != "directory":
                     directory.open_jobs += 1
                     await self._queue.put((directory, item))
@@ -245,6 +248,8 @@ class TreeCopy:
             current.open_jobs -= 1
             if current.open_jobs:
                 return
+            with suppress(_Vanished):
+                await self._keep_attributes(current.source, current.target, await self._attributes(current.source))
             await self._persist(partial(self._into.keep, current.target, self._kept(current.source)))
             self._progress.entries += 1
             current = current.parent
@@ -310,7 +315,8 @@ class TreeCopy:
         """Copy a file, symlink or FIFO. Raises _Vanished, and leaves nothing, if it is gone."""
         kind = item.kind
         assert kind in ("file", "fifo", "symlink")
-        if kind == "file" and self._wholes and item.size_bytes <= self._chunk_bytes:
+        attributes = await self._attributes(item) if kind == "file" else {}
+        if kind == "file" and self._wholes and item.size_bytes <= self._chunk_bytes and not attributes:
             if await self._copy_whole(item, parent, name):
                 return
             self._wholes = False
@@ -322,7 +328,29 @@ class TreeCopy:
         except _Vanished:
             await self._persist(lambda: self._into.remove(parent, name))
             raise
+        await self._keep_attributes(item, made, attributes)
         await self._persist(lambda: self._into.keep(made, self._kept(item)))
+
+    async def _attributes(self, item: Item) -> Mapping[str, bytes]:
+        """Return the extended attributes of a file or directory. Raises _Vanished."""
+        return await self._read(lambda: self._origin.attributes(item))
+
+    async def _keep_attributes(self, item: Item, made: Item, attributes: Mapping[str, bytes]) -> None:
+        """Give extended attributes to a copy while only its owner can use it: its mode can forbid them later."""
+        for name, value in attributes.items():
+            try:
+                kept = await self._persist(partial(self._into.set_attribute, made, name, value))
+            except ExportError as exc:
+                # Some file systems have little room for attributes, and report a full disk: ext4 has 4 KiB per file.
+                if exc.cause is not Cause.NO_SPACE or (await self._target.space()).free_bytes < SLACK_BYTES:
+                    raise
+                kept = False
+            if not kept:
+                self._progress.leave_out(f"{self._called(item)} ({name})")
+
+    def _called(self, item: Item) -> str:
+        """Return the path of an entry within the tree."""
+        return "/".join(item.path[len(self._top.path) :]) or "."
 
     async def _copy_whole(self, item: Item, parent: Item, name: str) -> bool:
         """Copy a small file in one call, with all that it keeps; return False if the tree has no such call."""
@@ -430,20 +458,20 @@ class TreeCopy:
         stable = begin == 0 and end == item.size_bytes and end <= self._chunk_bytes
 
         async def move(chunk: int) -> int:
-            async with self._buffers:
+            async with self._share:
                 return await self._move(item, made, chunk, min(end, chunk + self._chunk_bytes), unstable, stable=stable)
 
         return max(await map_bounded(move, range(begin, end, self._chunk_bytes), limit=CHUNKS_PER_FILE), default=0)
 
     async def _move(self, item: Item, made: Item, at: int, end: int, unstable: set[bytes], *, stable: bool) -> int:
-        """Read and write a chunk; return the end of its data, 0 if it has only zeros."""
+        """Read and write a chunk, both by one worker; return the end of its data, 0 if it has only zeros."""
         written = 0
         while at < end:
-            data = await self._read(partial(self._origin.read, item, at, end - at))
+            data = await self._repeat(lambda: self._from_source(self._origin.read(item, at, end - at)))  # noqa: B023
             if not data:
                 break  # the file has become shorter
             if data.count(0) < len(data):
-                verifier = await self._persist(partial(self._into.write, made, at, data, stable=stable))
+                verifier = await self._repeat(partial(self._into.write, made, at, data, stable=stable))
                 if not stable:
                     unstable.add(verifier)
                 written = at + len(data)
@@ -454,7 +482,12 @@ class TreeCopy:
     # ------------------------------------------------------------------------------------------- calls
 
     async def _persist(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do a step, and repeat it while its failures are passing ones."""
+        """Let a worker do a step, and repeat it while its failures are passing ones."""
+        async with self._share:
+            return await self._repeat(step)
+
+    async def _repeat(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do a step as a part of what a worker does."""
         failures = 0
         while True:
             if not self._allows():

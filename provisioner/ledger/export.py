@@ -26,6 +26,8 @@ from provisioner.ledger.heartbeats import Heartbeats
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
 from provisioner.ledger.reclaiming import Reclaiming
+from provisioner.ledger.shares import CopyLimits
+from provisioner.ledger.snapshots import Snapshots
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.trash import Trash
 from provisioner.ledger.unknown import unknown_directories
@@ -34,9 +36,16 @@ from provisioner.ports.tree import FilesystemStats, Ownership, PathMissing, Tree
 
 
 class Export:
-    """One export: its volumes by name, and its parts `trash`, `heartbeats` and `answers`."""
+    """One export: its volumes by name, and its parts `trash`, `snapshots`, `heartbeats` and `answers`."""
 
-    def __init__(self, location: Location, tree: Tree, *, name: str = "") -> None:
+    def __init__(
+        self,
+        location: Location,
+        tree: Tree,
+        *,
+        name: str = "",
+        copies: CopyLimits = CopyLimits(),  # noqa: B008
+    ) -> None:
         self._location = location
         self._tree = tree
         self._folds = False
@@ -46,7 +55,8 @@ class Export:
         self._occupancy = Occupancy(self._state, self._records)
         self.trash = Trash(tree)
         self._grouping = Grouping(self._state, self._records, self.trash)
-        self._copies = Copies(self._state, self._records)
+        self._copies = Copies(self._state, self._records, copies)
+        self.snapshots = Snapshots(self._state, self._copies)
         self._provisioning = Provisioning(self._state, self._records, self._occupancy, self._grouping, self._copies)
         self._enrollment = Enrollment(self._state, self._records, self._occupancy)
         self.heartbeats = Heartbeats(tree)
@@ -153,6 +163,7 @@ class Export:
         self._state.above = await nesting.taken_from_above(self._tree)
         self._folds = await naming.folds(self._tree, found, create=create)
         self._state.index = await opening.read(self._tree, repair=create, folds=self._folds)
+        await self.snapshots.read()
         self._state.unconfirmed.clear()
         return self
 
@@ -248,6 +259,12 @@ class Export:
         gets that of the copy. Raises CopyFailed.
         """
         return await self._copies.make(volume_name, source._tree, path, progress, allows=allows, regroup=regroup)
+
+    async def snapshot_of(
+        self, source: Export, path: RelPath, handle: str, progress: Progress, *, allows: Callable[[], bool]
+    ) -> str:
+        """Copy a directory for a snapshot that has begun; return the name of the copy. Raises CopyFailed."""
+        return await self.snapshots.copy(handle, source._tree, path, progress, allows=allows)
 
     async def discard_copies(self, volume_name: str) -> None:
         """Move the copies for a volume that are not its directory yet into the trash."""

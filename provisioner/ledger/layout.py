@@ -10,6 +10,8 @@
     .provisioner/trash/<volume>         a volume's directory until it is removed; with `.begun` behind it, partly gone
     .provisioner/trash/<volume>.<time>  an archive's directory, by the time in its record; and those of older versions
     .provisioner/copies/<volume>.<random>   a copy for a volume until it is complete: `tree`, and `links` beside it
+    .provisioner/snapshots/<handle>     a snapshot: its `record`, a symlink, and its data, `tree`
+    .provisioner/snapshots/<handle>.begun   -> the record of a snapshot that is being copied
     .provisioner/groups/<gid>        -> the volume that holds this group id, or held it last, and its cluster
     .provisioner/drafts/<name>       -> a record right before it replaces another one
     .provisioner/quota/<volume>      -> the quota agent's answer (core.quota); only the agent writes it
@@ -44,11 +46,13 @@ TRASH: RelPath = (LEDGER, "trash")
 DRAFTS: RelPath = (LEDGER, "drafts")
 GROUPS: RelPath = (LEDGER, "groups")
 COPIES: RelPath = (LEDGER, "copies")
+SNAPSHOTS: RelPath = (LEDGER, "snapshots")
 ENDED_GROUP: RelPath = (*DRAFTS, "ended_group")
 
 NAMES: RelPath = (LEDGER, "names-\u00e9")
 MARK = "mark-"
 BEGUN = ".begun"
+RECORD = "record"
 COPY = "copy-"
 """The begin of the name of a copy in the trash, which is no volume's data."""
 TOMBSTONE = ".provisioner-gone"
@@ -79,6 +83,16 @@ def copy(volume_name: str, token: str) -> RelPath:
     return (*COPIES, f"{volume_name}.{token}")
 
 
+def snapshot(handle: str) -> RelPath:
+    """Return the path of a snapshot."""
+    return (*SNAPSHOTS, handle)
+
+
+def begun_snapshot(handle: str) -> RelPath:
+    """Return the path of the record of a snapshot that is being copied."""
+    return (*SNAPSHOTS, handle + BEGUN)
+
+
 def mark(name: str) -> RelPath:
     """Return the path of a mark."""
     return (LEDGER, name)
@@ -107,4 +121,14 @@ def trashed_archive(record: ArchiveRecord, at: datetime) -> RelPath:
 
 def directories() -> list[RelPath]:
     """Return all directories of a ledger, in the order in which they are created."""
-    return [(LEDGER,), *((LEDGER, state) for state in STATES), ARCHIVES, CLUSTERS, TRASH, DRAFTS, GROUPS, COPIES]
+    return [
+        (LEDGER,),
+        *((LEDGER, state) for state in STATES),
+        ARCHIVES,
+        CLUSTERS,
+        TRASH,
+        DRAFTS,
+        GROUPS,
+        COPIES,
+        SNAPSHOTS,
+    ]

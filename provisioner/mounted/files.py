@@ -11,7 +11,7 @@ import fcntl
 import functools
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -33,6 +33,18 @@ _FICLONE = 0x40049409
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 # The file system cannot share data, or cannot copy between these two files.
 _CANNOT = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EBADF, errno.EPERM)
+# The file system keeps no such attribute, not from this user, or not of this size.
+_CANNOT_KEEP = (
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.EACCES,
+    errno.E2BIG,
+    errno.ERANGE,
+    errno.EINVAL,
+    errno.ENAMETOOLONG,
+)
+_ATTRIBUTES = ("user.", "trusted.", "system.posix_acl_")
+"""Beginnings of the names of attributes that a copy keeps; all others are the system's own."""
 # Instead of a regular file, open(2) finds a symlink, a directory, or a socket or a FIFO without a reader.
 _REPLACED = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
 _KINDS: tuple[tuple[Callable[[int], bool], Kind], ...] = (
@@ -70,6 +82,8 @@ class MountedFiles:
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
+        self._has_attributes = True
+        """False once the kernel has refused to list extended attributes."""
 
     def shares(self, other: Files) -> bool:
         """See `Files`: within the same mount."""
@@ -208,6 +222,30 @@ class MountedFiles:
         work = functools.partial(_copy_whole, file=source, path=path, kept=kept)
         return await self._jobs.change_job("copy_whole", (path,), work)
 
+    async def attributes(self, item: Item) -> Mapping[str, bytes]:
+        """See `Files`; access control lists are among them, and trusted ones if the process can see them."""
+        if not self._has_attributes:
+            return {}
+        found = await self._jobs.read_job("attributes", item.path, lambda root, _: _attributes(root, item))
+        self._has_attributes = found is not None
+        return found or {}
+
+    async def set_attribute(self, item: Item, name: str, value: bytes) -> bool:
+        """See `Files`."""
+
+        def work(root: Root, step: Step) -> bool:
+            with _opened_any(root, item) as descriptor:
+                step()
+                try:
+                    os.setxattr(descriptor, name, value)
+                except OSError as exc:
+                    if exc.errno not in _CANNOT_KEEP:
+                        raise
+                    return False
+            return True
+
+        return await self._jobs.change_job("set_attribute", (item.path,), work)
+
     async def keep(self, item: Item, kept: Kept) -> None:
         """See `Files`."""
         await self._jobs.change_job("keep", (item.path,), lambda root, step: _keep(root, step, item, kept))
@@ -326,6 +364,26 @@ def _copy_bytes(origin: int, made: int, size_bytes: int) -> int:
     return copied
 
 
+def _attributes(root: Root, item: Item) -> Mapping[str, bytes] | None:
+    """Return the attributes that a copy keeps; None if the file system has no attributes at all."""
+    found: dict[str, bytes] = {}
+    with _opened_any(root, item) as descriptor:
+        try:
+            names = os.listxattr(descriptor)
+        except OSError as exc:
+            if exc.errno != errno.EOPNOTSUPP:
+                raise
+            return None
+        for name in names:
+            if name.startswith(_ATTRIBUTES):
+                try:
+                    found[name] = os.getxattr(descriptor, name)
+                except OSError as exc:
+                    if exc.errno != errno.ENODATA:  # removed since
+                        raise
+    return found
+
+
 def _keep_open(made: int, step: Step, path: RelPath, kept: Kept) -> None:
     """`_keep` for an open file that was just created."""
     seen = os.fstat(made)
@@ -390,6 +448,13 @@ def _opened(root: Root, file: Item, flags: int) -> Iterator[int]:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _opened_any(root: Root, item: Item) -> contextlib.AbstractContextManager[int]:
+    """Open a directory or a regular file for reading."""
+    if item.kind == "directory":
+        return syscalls.opened_directory(root, item.path)
+    return _opened(root, item, os.O_RDONLY)
 
 
 def _id(seen: os.stat_result) -> str:

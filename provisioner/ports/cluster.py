@@ -10,7 +10,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 from provisioner.core.checks import Permission
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.objects import Claim, Namespace, StorageClass, Volume
+from provisioner.core.objects import Claim, Namespace, Snapshot, SnapshotClass, SnapshotContent, StorageClass, Volume
 
 
 class ClusterError(ProvisionerError):
@@ -38,6 +38,10 @@ class Rejected(ClusterError):
     """400, 403, 422 and similar: the API server will reject the same call until an admin changes something."""
 
 
+class KindMissing(Rejected):
+    """404: the API server does not have the kind, because its CRD is missing."""
+
+
 class Forbidden(Rejected):
     """403: the ServiceAccount lacks a permission."""
 
@@ -57,9 +61,11 @@ class ApiUnavailable(ClusterError):
         self.retry_after_s = retry_after_s
 
 
-Kind = Literal["claims", "volumes", "classes"]
+Kind = Literal["claims", "volumes", "classes", "snapshots", "snapshot_contents", "snapshot_classes"]
+OPTIONAL_KINDS: frozenset[Kind] = frozenset(("snapshots", "snapshot_contents", "snapshot_classes"))
+"""The kinds that have CRDs, which a cluster can lack."""
 
-AnyItem = Claim | Volume | StorageClass
+AnyItem = Claim | Volume | StorageClass | Snapshot | SnapshotContent | SnapshotClass
 
 Item = TypeVar("Item", bound=AnyItem)
 
@@ -89,7 +95,7 @@ class WatchEvent(Generic[Item]):
 class ObjectRef:
     """The object that an event is about."""
 
-    kind: Literal["PersistentVolumeClaim", "PersistentVolume"]
+    kind: Literal["PersistentVolumeClaim", "PersistentVolume", "VolumeSnapshot"]
     namespace: str
     name: str
     uid: str
@@ -116,7 +122,10 @@ class Cluster(Protocol):
     """
 
     async def list(self, kind: Kind, *, continue_token: str = "") -> Page[AnyItem]:
-        """Return one page of all objects of a kind. Raises Expired if the token is too old."""
+        """Return one page of all objects of a kind.
+
+        Raises Expired if the token is too old, and KindMissing.
+        """
         ...
 
     async def version(self, kind: Kind) -> str:
@@ -185,6 +194,34 @@ class Cluster(Protocol):
 
         Raises Conflict like patch_volume.
         """
+        ...
+
+    async def get_snapshot(self, namespace: str, name: str) -> Snapshot | None:
+        """Return the current VolumeSnapshot, or None if it does not exist."""
+        ...
+
+    async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
+        """Set the class of exactly this VolumeSnapshot: its uid is the precondition. Raises Conflict, NotFound."""
+        ...
+
+    async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
+        """Return the current VolumeSnapshotContent, or None if it does not exist."""
+        ...
+
+    async def create_snapshot_content(self, body: Mapping[str, object]) -> SnapshotContent:
+        """Create a VolumeSnapshotContent. Raises AlreadyExists."""
+        ...
+
+    async def patch_snapshot_status(self, name: str, patch: Mapping[str, object]) -> SnapshotContent:
+        """Apply a JSON merge patch to the status of a VolumeSnapshotContent. Raises NotFound."""
+        ...
+
+    async def release_snapshot_content(self, content: SnapshotContent, finalizer: str) -> None:
+        """Remove one finalizer of exactly the content that was read. Raises Conflict if it has changed, NotFound."""
+        ...
+
+    async def delete_snapshot_content(self, content: SnapshotContent) -> None:
+        """Delete exactly the content that was read, as `delete_volume` does. Raises Conflict, NotFound."""
         ...
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:

@@ -7,7 +7,7 @@ its name. Every call has a time limit and raises only ExportError, as the calls 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -157,6 +157,17 @@ class Files(Protocol):
         Returns how many bytes it has, at most `source.size_bytes`; None if the tree has no such call. A call that is
         refused leaves no file. Raises PathExists.
         """
+        ...
+
+    async def attributes(self, item: Item) -> Mapping[str, bytes]:
+        """Return the extended attributes of a file or directory, by names such as `user.comment`.
+
+        Empty for a tree without extended attributes.
+        """
+        ...
+
+    async def set_attribute(self, item: Item, name: str, value: bytes) -> bool:
+        """Set an extended attribute of a file or directory; return False if the tree cannot keep it."""
         ...
 
     async def keep(self, item: Item, kept: Kept) -> None:

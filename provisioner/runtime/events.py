@@ -14,7 +14,7 @@ from datetime import datetime
 import structlog
 
 from provisioner.core.events import Occurrence, clip, occurred
-from provisioner.core.objects import Claim, Volume
+from provisioner.core.objects import Claim, Snapshot, Volume
 from provisioner.core.texts import encodable
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import Cluster, ClusterError, Event, EventType, ObjectRef
@@ -74,6 +74,12 @@ class EventRecorder:
         """Record an event on a volume, unless the same one was recorded a short while ago."""
         meta = volume.metadata
         about = ObjectRef("PersistentVolume", "", meta.name, meta.uid, meta.resource_version)
+        self._record(Event(about, type, reason, clip(message)))
+
+    def snapshot(self, snapshot: Snapshot, type: EventType, reason: str, message: str) -> None:
+        """Record an event on a VolumeSnapshot, unless the same one was recorded a short while ago."""
+        meta = snapshot.metadata
+        about = ObjectRef("VolumeSnapshot", meta.namespace, meta.name, meta.uid, meta.resource_version)
         self._record(Event(about, type, reason, clip(message)))
 
     def _record(self, event: Event, *, passing: bool = False) -> None:

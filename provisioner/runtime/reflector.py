@@ -24,11 +24,23 @@ from provisioner.core import versions, watches
 from provisioner.core.backoff import is_logged
 from provisioner.core.watches import WatchState
 from provisioner.ports.clock import Clock
-from provisioner.ports.cluster import AnyItem, Cluster, ClusterError, Expired, Forbidden, Kind, Page
+from provisioner.ports.cluster import (
+    OPTIONAL_KINDS,
+    AnyItem,
+    Cluster,
+    ClusterError,
+    Expired,
+    Forbidden,
+    Kind,
+    KindMissing,
+    Page,
+)
 from provisioner.runtime.informer import Informer
 
 log = structlog.get_logger(__name__)
 
+_LACKING_S = 10.0
+"""Between two looks whether the cluster has a kind by now that it lacked."""
 _LASTING = 4
 """After this many failures in a row the cache counts as out of date."""
 
@@ -101,6 +113,9 @@ class Reflector:
             log.info("watch_expired", kind=self.kind, error=str(exc))
             self._state = self._state.expired()
         except ClusterError as exc:
+            if isinstance(exc, KindMissing) and self.kind in OPTIONAL_KINDS:
+                await self._lack()
+                return
             self._error, self._state = exc, self._state.failed()
             if is_logged(self._state.failures):
                 log.warning("watch_failed", kind=self.kind, failures=self._state.failures, error=str(exc))
@@ -121,6 +136,17 @@ class Reflector:
         for each in asked:
             each.set()
             self._asked.remove(each)
+
+    async def _lack(self) -> None:
+        """Take the kind for empty: the cluster has no such kind, because a CRD is missing. Look again after a while."""
+        if self._state.version or not self._informer.synced:
+            log.info("kind_missing", kind=self.kind)
+        await self._informer.listing().complete()
+        self._state, self._error = WatchState(), None
+        asked, self._asked = self._asked, []
+        for each in asked:
+            each.set()
+        await self._clock.sleep(_LACKING_S)
 
     async def _watch(self) -> None:
         """Watch until the end of the watch.

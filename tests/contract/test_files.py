@@ -12,7 +12,7 @@ from provisioner.ledger.copying import Progress, TreeCopy
 from provisioner.mounted.tree import MountedTree
 from provisioner.ports.files import Item, Kept
 from provisioner.ports.tree import Cause, ExportError, Ownership, PathExists, PathMissing
-from tests.contract.sites import Site
+from tests.contract.sites import MemorySite, Site
 from tests.support.planting import found_in, plant
 
 pytestmark = pytest.mark.timeout(120)
@@ -194,6 +194,23 @@ async def test_keep(site: Site, kind: str) -> None:
         assert (seen.kept.owner, seen.kept.group) == (owner, group)
 
 
+@pytest.mark.parametrize("kind", ["directory", "file"])
+async def test_extended_attributes(site: Site, kind: str) -> None:
+    """What set_attribute() accepts, attributes() returns, values of any bytes; without support there are none."""
+    files, top = site.tree.files, await made(site, "top")
+    item = await files.make(top, ODD, kind)  # type: ignore[arg-type]
+    assert await files.attributes(item) == {}
+    values = {"user.empty": b"", "user.bytes \udcff": bytes(range(256)), "user.large": b"x" * 3000}
+    values |= {f"user.{number} {'n' * 150}": b"v" for number in range(3)}
+    accepted = {name: value for name, value in values.items() if await files.set_attribute(item, name, value)}
+    assert accepted in ({}, values)
+    assert await files.attributes(item) == accepted
+    if accepted:
+        assert await files.set_attribute(item, "user.large", b"small")
+        assert (await files.attributes(item))["user.large"] == b"small"
+        assert not await files.set_attribute(item, "user.huge", bytes(1 << 20)) or isinstance(site, MemorySite)
+
+
 async def test_sharing(site: Site) -> None:
     """If clone() and copy_range() can do it, the content is there; if not, they say so and nothing has changed."""
     files, top = site.tree.files, await made(site, "top")
@@ -303,6 +320,8 @@ async def seen(site: Site, path: RelPath) -> dict[str, object]:
             found[below] = (each.kind, each.kept.mode, each.kept.owner, each.kept.group, text, data, first)
             if each.kind != "symlink":
                 found[below] = (found[below], each.kept.modified_ns)
+            if each.kind in ("file", "directory"):
+                found[below] = (found[below], await site.tree.files.attributes(each))
             if each.kind == "directory":
                 await walk(each)
 
@@ -324,6 +343,8 @@ async def test_a_copy_of_each_type(site: Site) -> None:
     await files.make(top, "fifo", "fifo")
     await files.make(top, "symlink", "symlink", "../no\udcfe where")
     await files.make(top, "nothing", "file")
+    for item in (file, directory, top):
+        await files.set_attribute(item, "user.comment", b"any \xff")
     await files.keep(file, Kept(0o4755, file.kept.owner, file.kept.group, 10**18, 10**18 + 10**9))
     await files.keep(directory, Kept(0o2750, directory.kept.owner, directory.kept.group, 10**18, 10**18 + 2 * 10**9))
     before = await seen(site, ("source",))

@@ -4,6 +4,7 @@
 {{- include "nfs-provisioner.checkNames" . -}}
 {{- include "nfs-provisioner.checkImage" . -}}
 {{- include "nfs-provisioner.checkReplicas" . -}}
+{{- include "nfs-provisioner.checkExtras" . -}}
 {{- include "nfs-provisioner.checkNumbers" . -}}
 {{- include "nfs-provisioner.checkExports" . -}}
 {{- include "nfs-provisioner.checkClasses" . -}}
@@ -31,9 +32,11 @@
 {{- fail (printf "storageClass.provisionerName %q is not a valid provisioner name: use a name such as example.com/nfs" $name) -}}
 {{- end -}}
 {{- $reserved := list "app" "release" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" -}}
-{{- range $key, $_ := .Values.labels -}}
+{{- range $name, $labels := pick .Values "labels" "commonLabels" "podLabels" -}}
+{{- range $key, $_ := $labels -}}
 {{- if has $key $reserved -}}
-{{- fail (printf "labels.%s: the chart sets this label itself and selects its pods by labels; choose another key" $key) -}}
+{{- fail (printf "%s.%s: the chart sets this label itself and selects its pods by labels; choose another key" $name $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -44,6 +47,35 @@
 {{- end -}}
 {{- if not (regexMatch "^([A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?$" (.Values.image.tag | default "")) -}}
 {{- fail (printf "image.tag %q is not a valid tag: use letters, digits, _, . and -" .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What an extra adds must not be there already: the API server refuses a second one, or one of the two is ignored. */ -}}
+{{- define "nfs-provisioner.checkExtras" -}}
+{{- $own := dict -}}
+{{- range include "nfs-provisioner.env" . | fromYamlArray -}}
+{{- $_ := set $own .name true -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if hasKey $own .name -}}
+{{- fail (printf "extraEnv: the chart sets %s itself, or another entry does: remove the entry, and set the value of the chart" .name) -}}
+{{- end -}}
+{{- $_ := set $own .name true -}}
+{{- end -}}
+{{- $volumes := list -}}
+{{- range include "nfs-provisioner.mounts" . | fromJsonArray -}}
+{{- $volumes = append $volumes .volume -}}
+{{- end -}}
+{{- range .Values.extraVolumes -}}
+{{- if has .name $volumes -}}
+{{- fail (printf "extraVolumes: there are two volumes called %s: choose another name" .name) -}}
+{{- end -}}
+{{- $volumes = append $volumes .name -}}
+{{- end -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- if not (has .name $volumes) -}}
+{{- fail (printf "extraVolumeMounts: there is no volume called %s: add it to extraVolumes" .name) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -87,6 +119,8 @@
 {{- fail (printf "listen.host %s hides the endpoint from the kubelet's probes and from Prometheus: use 0.0.0.0 or ::" .Values.listen.host) -}}
 {{- end -}}
 {{- include "nfs-provisioner.within" (dict "name" "workers" "value" .Values.workers "most" 1024) -}}
+{{- include "nfs-provisioner.within" (dict "name" "copies.parallel" "value" .Values.copies.parallel "most" 64) -}}
+{{- include "nfs-provisioner.within" (dict "name" "copies.workers" "value" .Values.copies.workers "most" 128) -}}
 {{- include "nfs-provisioner.within" (dict "name" "listen.port" "value" .Values.listen.port "most" 65535) -}}
 {{- include "nfs-provisioner.within" (dict "name" "nfs.uid" "value" .Values.nfs.uid "least" 0 "most" 4294967294) -}}
 {{- include "nfs-provisioner.within" (dict "name" "nfs.gid" "value" .Values.nfs.gid "least" 0 "most" 4294967294) -}}

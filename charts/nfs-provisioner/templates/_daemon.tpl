@@ -1,4 +1,53 @@
-{{- /* Environment and security context of the daemon; `helm test` runs `check` with the same. */ -}}
+{{- /* What the daemon's pod and the pod of `helm test`, which runs `check` as the daemon would, have in common. */ -}}
+
+{{- define "nfs-provisioner.podSpec" -}}
+serviceAccountName: {{ include "nfs-provisioner.serviceAccountName" . }}
+automountServiceAccountToken: true
+# Otherwise a Service called nfs-server would set NFS_SERVER_… in the pod.
+enableServiceLinks: false
+securityContext:
+  {{- include "nfs-provisioner.podSecurityContext" . | nindent 2 }}
+{{- with include "nfs-provisioner.imagePullSecrets" . }}
+imagePullSecrets:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . | quote }}
+{{- end }}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- range $key := list "dnsConfig" "hostAliases" "nodeSelector" "tolerations" }}
+{{- with get $.Values $key }}
+{{ $key }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- with include "nfs-provisioner.volumes" . | trim }}
+volumes:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "nfs-provisioner.containerSpec" -}}
+image: {{ include "nfs-provisioner.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+env:
+  {{- include "nfs-provisioner.env" . | nindent 2 }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- include "nfs-provisioner.securityContext" . | nindent 2 }}
+{{- with include "nfs-provisioner.volumeMounts" . | trim }}
+volumeMounts:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end -}}
 
 {{- define "nfs-provisioner.env" -}}
 - name: PROVISIONER_NAME
@@ -39,8 +88,16 @@
   value: {{ printf "%s:%d" (ternary (printf "[%s]" .Values.listen.host) .Values.listen.host (contains ":" .Values.listen.host)) (int .Values.listen.port) | quote }}
 - name: WORKERS
   value: {{ .Values.workers | int | quote }}
+- name: PARALLEL_COPIES
+  value: {{ .Values.copies.parallel | int | quote }}
+- name: COPY_WORKERS
+  value: {{ .Values.copies.workers | int | quote }}
 {{- if .Values.volumeMetrics }}
 - name: VOLUME_METRICS
+  value: "true"
+{{- end }}
+{{- if .Values.snapshots.enabled }}
+- name: SNAPSHOTS
   value: "true"
 {{- end }}
 - name: LOG_FORMAT
@@ -82,6 +139,9 @@
 - name: {{ .volume }}
   mountPath: {{ .directory }}
 {{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "nfs-provisioner.volumes" -}}
@@ -98,5 +158,8 @@
     server: {{ .server | quote }}
     path: {{ .path | quote }}
 {{- end }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}

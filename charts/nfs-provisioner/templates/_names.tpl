@@ -11,6 +11,11 @@
 {{- .Values.fullnameOverride | default $full | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
+{{- /* The namespace of every namespaced object, unless a value names another one for it. */ -}}
+{{- define "nfs-provisioner.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace -}}
+{{- end -}}
+
 {{- define "nfs-provisioner.provisionerName" -}}
 {{- .Values.storageClass.provisionerName | default (printf "cluster.local/%s" (include "nfs-provisioner.fullname" .)) -}}
 {{- end -}}
@@ -37,36 +42,55 @@
 
 {{- /* Those of the nfs-subdir chart, because the selector of a Deployment is immutable. */ -}}
 {{- define "nfs-provisioner.selectorLabels" -}}
-app: {{ include "nfs-provisioner.name" . }}
-release: {{ .Release.Name }}
+app: {{ include "nfs-provisioner.name" . | quote }}
+release: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{- define "nfs-provisioner.podLabels" -}}
+{{- define "nfs-provisioner.commonLabels" -}}
 {{ include "nfs-provisioner.selectorLabels" . }}
-app.kubernetes.io/name: {{ include "nfs-provisioner.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "nfs-provisioner.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- with .Values.labels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
+{{- define "nfs-provisioner.podLabels" -}}
+{{- mergeOverwrite (include "nfs-provisioner.commonLabels" . | fromYaml) .Values.podLabels | toYaml -}}
+{{- end -}}
+
 {{- define "nfs-provisioner.labels" -}}
-{{ include "nfs-provisioner.podLabels" . }}
+{{ include "nfs-provisioner.commonLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
+{{- /* The metadata of an object, from its name, its own labels and annotations, its namespace if it is not the daemon's, and
+whether it is an object of the cluster. */ -}}
+{{- define "nfs-provisioner.metadata" -}}
+name: {{ .name | quote }}
+{{- if not .cluster }}
+namespace: {{ .namespace | default (include "nfs-provisioner.namespace" .root) | quote }}
+{{- end }}
+labels:
+  {{- mergeOverwrite (include "nfs-provisioner.labels" .root | fromYaml) (.labels | default dict) | toYaml | nindent 2 }}
+{{- with mergeOverwrite (deepCopy .root.Values.commonAnnotations) (.annotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{- /* No Service, PodDisruptionBudget or NetworkPolicy of the provisioner selects the agent. */ -}}
 {{- define "nfs-provisioner.quotaAgentSelector" -}}
 app: {{ include "nfs-provisioner.name" . | trunc 51 | trimSuffix "-" }}-quota-agent
-release: {{ .Release.Name }}
+release: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "nfs-provisioner.quotaAgentLabels" -}}
 {{ include "nfs-provisioner.quotaAgentSelector" . }}
-app.kubernetes.io/name: {{ include "nfs-provisioner.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "nfs-provisioner.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: quota-agent
 {{- with .Values.labels }}
 {{ toYaml . }}

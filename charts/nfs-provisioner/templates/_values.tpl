@@ -15,7 +15,7 @@ true
 {{- if kindIs "invalid" .Values.enabled -}}
 {{- $_ := set .Values "enabled" true -}}
 {{- end -}}
-{{- range list "exports" "storageClasses" "imagePullSecrets" -}}
+{{- range list "exports" "storageClasses" "imagePullSecrets" "extraArgs" "extraEnv" "envFrom" "extraVolumes" "extraVolumeMounts" "extraObjects" -}}
 {{- if not (kindIs "slice" (get $values .)) -}}
 {{- $_ := set $values . list -}}
 {{- end -}}
@@ -28,11 +28,12 @@ true
 {{- $classes := prepend .Values.storageClasses .Values.storageClass -}}
 
 {{- include "nfs-provisioner.booleans" (dict "in" .Values "keys" (list "enabled" "buildMode" "lowSourcePorts" "volumeMetrics")) -}}
-{{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" "quotaAgent" "autoGrow" -}}
+{{- include "nfs-provisioner.booleans" (dict "in" .Values.serviceMonitor "keys" (list "honorLabels")) -}}
+{{- range list "leaderElection" "admissionPolicy" "podSecurityPolicy" "podDisruptionBudget" "networkPolicy" "serviceMonitor" "prometheusRule" "grafanaDashboard" "quotaAgent" "autoGrow" "snapshots" -}}
 {{- include "nfs-provisioner.booleans" (dict "in" (get $values .) "keys" (list "enabled")) -}}
 {{- end -}}
 {{- include "nfs-provisioner.booleans" (dict "in" .Values.quotaAgent "keys" (list "allVolumes" "liftArchives" "rootIsHeld")) -}}
-{{- range list .Values.storageClass .Values.rbac .Values.serviceAccount -}}
+{{- range list .Values.storageClass .Values.rbac .Values.serviceAccount .Values.snapshots.class -}}
 {{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "create")) -}}
 {{- end -}}
 {{- range $classes -}}
@@ -43,12 +44,13 @@ true
 {{- include "nfs-provisioner.integers" (dict "in" . "keys" (list "runAsUser" "runAsGroup" "fsGroup")) -}}
 {{- end -}}
 
-{{- include "nfs-provisioner.integers" (dict "in" .Values "keys" (list "replicaCount" "workers")) -}}
+{{- include "nfs-provisioner.integers" (dict "in" .Values "keys" (list "replicaCount" "workers" "revisionHistoryLimit" "terminationGracePeriodSeconds")) -}}
+{{- include "nfs-provisioner.integers" (dict "in" .Values.copies "keys" (list "parallel" "workers")) -}}
 {{- include "nfs-provisioner.integers" (dict "in" .Values.nfs "keys" (list "uid" "gid")) -}}
 {{- range list .Values.listen .Values.quotaAgent -}}
 {{- include "nfs-provisioner.integers" (dict "in" . "keys" (list "port")) -}}
 {{- end -}}
-{{- include "nfs-provisioner.integers" (dict "in" .Values.podDisruptionBudget "keys" (list "maxUnavailable")) -}}
+{{- include "nfs-provisioner.integers" (dict "in" .Values.podDisruptionBudget "keys" (list "maxUnavailable" "minAvailable")) -}}
 {{- range list .Values.livenessProbe .Values.readinessProbe .Values.startupProbe -}}
 {{- include "nfs-provisioner.integers" (dict "in" . "keys" (keys .)) -}}
 {{- end -}}
@@ -64,13 +66,15 @@ true
 {{- include "nfs-provisioner.mountOptions" . -}}
 {{- end -}}
 
-{{- range list "podAnnotations" "nodeSelector" "labels" -}}
+{{- range list "podAnnotations" "podLabels" "deploymentAnnotations" "commonAnnotations" "commonLabels" "nodeSelector" "labels" -}}
 {{- include "nfs-provisioner.strings" (dict "in" $values "key" .) -}}
 {{- end -}}
-{{- range concat $classes (list .Values.serviceAccount .Values.service .Values.grafanaDashboard) -}}
+{{- $_ := set .Values "labels" (merge .Values.labels .Values.commonLabels) -}}
+{{- $monitoring := list .Values.serviceMonitor .Values.prometheusRule .Values.grafanaDashboard -}}
+{{- range concat $classes $monitoring (list .Values.serviceAccount .Values.service) -}}
 {{- include "nfs-provisioner.strings" (dict "in" . "key" "annotations") -}}
 {{- end -}}
-{{- range list .Values.serviceMonitor .Values.prometheusRule .Values.grafanaDashboard -}}
+{{- range append $monitoring .Values.serviceAccount -}}
 {{- include "nfs-provisioner.strings" (dict "in" . "key" "labels") -}}
 {{- end -}}
 {{- end -}}

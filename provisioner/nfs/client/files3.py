@@ -1,7 +1,12 @@
-"""Files of NFSv3 (RFC 1813) by their handles, for copies. The version has no copies within the server, and no holes."""
+"""Files of NFSv3 (RFC 1813) by their handles, for copies.
+
+The version has no copies within the server, no holes
+and no extended attributes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from provisioner.nfs.client.deadline import Deadline
@@ -100,6 +105,18 @@ class Files3:
     ) -> tuple[int, bytes] | None:
         """Not in this version."""
         return None
+
+    async def has_attributes(self, deadline: Deadline, what: Place) -> bool:
+        """Not in this version."""
+        return False
+
+    async def attributes(self, deadline: Deadline, what: Place) -> Mapping[str, bytes]:
+        """Not in this version."""
+        return {}
+
+    async def set_attribute(self, deadline: Deadline, what: Place, name: str, value: bytes) -> bool:
+        """Not in this version."""
+        return False
 
     async def keep(self, deadline: Deadline, what: Place, kept: Kept, *, mode: bool, owner: bool) -> None:
         """SETATTR of the owner, which clears the set-ID bits, then of mode and times."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from provisioner.nfs.client.deadline import Deadline
 from provisioner.nfs.client.interface import CHUNK_BYTES, LARGEST_PAGE_BYTES, Place, Thing, with_facts
-from provisioner.nfs.protocol import nfs4, nfs4_files
+from provisioner.nfs.protocol import nfs4, nfs4_files, nfs4_xattrs
 from provisioner.nfs.protocol import nfs4_attributes as attributes4
 from provisioner.nfs.protocol.nfs4 import Operation, Status
 from provisioner.nfs.protocol.values import DirectoryPage, Facts, Position
@@ -41,6 +41,22 @@ _CANNOT = frozenset(
     }
 )
 _TAKEN = frozenset({Status.NFS4ERR_EXIST, Status.NFS4ERR_SYMLINK, Status.NFS4ERR_ISDIR, Status.NFS4ERR_WRONG_TYPE})
+# The server has no such attributes, refuses this one, or has no room for it.
+_CANNOT_KEEP = frozenset(
+    {
+        Status.NFS4ERR_NOTSUPP,
+        Status.NFS4ERR_OP_ILLEGAL,
+        Status.NFS4ERR_XATTR2BIG,
+        Status.NFS4ERR_NAMETOOLONG,
+        Status.NFS4ERR_INVAL,
+        Status.NFS4ERR_PERM,
+        Status.NFS4ERR_ACCESS,
+    }
+)
+_REQUEST_BYTES = 4096
+"""Room in a request for everything but its data."""
+_USER = "user."
+"""The prefix that attributes of NFS have on Linux."""
 _FORGOTTEN = frozenset({Status.NFS4ERR_STALE_CLIENTID, Status.NFS4ERR_EXPIRED})
 
 
@@ -180,6 +196,42 @@ class Files4:
             raise self._client.refusal(answer, what)
         copied = answer[copy]
         return copied.size_bytes, copied.verifier
+
+    async def has_attributes(self, deadline: Deadline, what: Place) -> bool:
+        """GETATTR of xattr_support, in NFSv4.2."""
+        if self._minor < 2:
+            return False
+        support = nfs4_xattrs.support()
+        return (await self._client.complete(deadline, what, nfs4.putfh(what.handle), support))[support]
+
+    async def attributes(self, deadline: Deadline, what: Place) -> Mapping[str, bytes]:
+        """LISTXATTRS, and GETXATTR of each name; one that is removed in between is left out."""
+        found: dict[str, bytes] = {}
+        cookie: int | None = 0
+        while cookie is not None:
+            listing = nfs4_xattrs.list_names(cookie)
+            names, cookie = (await self._client.complete(deadline, what, nfs4.putfh(what.handle), listing))[listing]
+            for name in names:
+                get = nfs4_xattrs.get(name)
+                answer = await self._client.run(deadline, nfs4.putfh(what.handle), get)
+                if answer.status == Status.NFS4_OK:
+                    found[_USER + name] = answer[get]
+                elif answer.status != Status.NFS4ERR_NOXATTR:
+                    raise self._client.refusal(answer, what)
+        return found
+
+    async def set_attribute(self, deadline: Deadline, what: Place, name: str, value: bytes) -> bool:
+        """SETXATTR, unless the value is larger than Linux has it, or than a request of this session."""
+        largest_bytes = min(nfs4_xattrs.VALUE_LIMIT_BYTES, self._client.limits.request_bytes - _REQUEST_BYTES)
+        if not name.startswith(_USER) or len(value) > largest_bytes:
+            return False
+        set_ = nfs4_xattrs.set(name.removeprefix(_USER), value)
+        answer = await self._client.run(deadline, nfs4.putfh(what.handle), set_)
+        if answer.completed == 1 and answer.status in _CANNOT_KEEP:
+            return False
+        if answer.status != Status.NFS4_OK:
+            raise self._client.refusal(answer, what)
+        return True
 
     async def keep(self, deadline: Deadline, what: Place, kept: Kept, *, mode: bool, owner: bool) -> None:
         """SETATTR of the owner, which clears the set-ID bits, then of mode and times."""

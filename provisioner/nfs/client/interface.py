@@ -7,7 +7,7 @@ something else.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -127,6 +127,18 @@ class FilesClient(Protocol):
         self, deadline: Deadline, source: Place, what: Place, offset_bytes: int, size_bytes: int
     ) -> tuple[int, bytes] | None:
         """Copy within the server; return how many bytes and the verifier, or None if the server cannot."""
+        ...
+
+    async def has_attributes(self, deadline: Deadline, what: Place) -> bool:
+        """Return True if the file system of an object has extended attributes."""
+        ...
+
+    async def attributes(self, deadline: Deadline, what: Place) -> Mapping[str, bytes]:
+        """Return the extended attributes of a file or directory."""
+        ...
+
+    async def set_attribute(self, deadline: Deadline, what: Place, name: str, value: bytes) -> bool:
+        """Set an extended attribute; return False if the server cannot keep it."""
         ...
 
     async def keep(self, deadline: Deadline, what: Place, kept: Kept, *, mode: bool, owner: bool) -> None:

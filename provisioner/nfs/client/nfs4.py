@@ -20,6 +20,7 @@ from provisioner.nfs.client.session import Compounds, Sessionless, Sessions
 from provisioner.nfs.protocol import nfs4
 from provisioner.nfs.protocol import nfs4_attributes as attributes4
 from provisioner.nfs.protocol.nfs4 import Answer, Operation, Status
+from provisioner.nfs.protocol.nfs4_sessions import Channel
 from provisioner.nfs.protocol.values import DirectoryEntry, DirectoryPage, Found, Position
 from provisioner.ports.refusals import unproven
 from provisioner.ports.tree import (
@@ -69,6 +70,11 @@ class Client4:
     def files(self) -> Files4:
         """See Client."""
         return self._files
+
+    @property
+    def limits(self) -> Channel:
+        """How large a compound and its reply can be."""
+        return self._compounds.limits
 
     @property
     def max_names_per_call(self) -> int:

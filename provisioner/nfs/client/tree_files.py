@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from provisioner.core.locations import RelPath
-from provisioner.nfs.client.interface import CHUNK_BYTES, Place, Thing
+from provisioner.nfs.client.deadline import Deadline
+from provisioner.nfs.client.interface import CHUNK_BYTES, Client, Place, Thing
 from provisioner.nfs.client.reading import Reading
 from provisioner.ports import endless
 from provisioner.ports.files import Files, Item, Kept, Made, Page
@@ -27,6 +29,8 @@ class DirectFiles:
 
     def __init__(self, tree: DirectTree) -> None:
         self._tree = tree
+        self._attributed: tuple[Client, bool] | None = None
+        """Whether the export has extended attributes, as the server has told this client."""
 
     def shares(self, other: Files) -> bool:
         """See `Files`: of trees on the same connection, and in NFSv4.2."""
@@ -169,6 +173,30 @@ class DirectFiles:
     async def copy_whole(self, source: Item, parent: Item, name: str, kept: Kept) -> int | None:
         """See `Files`: NFS has no such call."""
         return None
+
+    async def attributes(self, item: Item) -> Mapping[str, bytes]:
+        """See `Files`."""
+
+        async def call(client: Client, deadline: Deadline, _: Place) -> Mapping[str, bytes]:
+            has = await self._has_attributes(client, deadline, item)
+            return await client.files.attributes(deadline, _place(item)) if has else {}
+
+        return await self._tree.run("attributes", item.path, call)
+
+    async def set_attribute(self, item: Item, name: str, value: bytes) -> bool:
+        """See `Files`."""
+
+        async def call(client: Client, deadline: Deadline, _: Place) -> bool:
+            has = await self._has_attributes(client, deadline, item)
+            return has and await client.files.set_attribute(deadline, _place(item), name, value)
+
+        return await self._tree.run("set_attribute", item.path, call, changes=(item.path,))
+
+    async def _has_attributes(self, client: Client, deadline: Deadline, item: Item) -> bool:
+        """Return True if the export has extended attributes; the server is asked once."""
+        if self._attributed is None or self._attributed[0] is not client:
+            self._attributed = client, await client.files.has_attributes(deadline, _place(item))
+        return self._attributed[1]
 
     async def keep(self, item: Item, kept: Kept) -> None:
         """See `Files`; an owner that is right already is not set, as some servers refuse every change of owner."""

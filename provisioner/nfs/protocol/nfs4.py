@@ -38,12 +38,15 @@ PROGRAM = 100003
 VERSION = 4
 COMPOUND = 1
 OP_ILLEGAL = 10044
-_HIGHEST_OPERATION = 71
+_HIGHEST_OPERATION = 75
 TAG_LIMIT_BYTES = 1024
 
 
 class Status(enum.IntEnum):
-    """`nfsstat4` (RFC 8881 section 15.1, RFC 7862 section 11.1): the values that these operations can return."""
+    """`nfsstat4` (RFC 8881 section 15.1, RFC 7862 section 11.1, RFC 8276 section 8.3).
+
+    The values that these operations can return.
+    """
 
     NFS4_OK = 0
     NFS4ERR_PERM = 1
@@ -111,6 +114,8 @@ class Status(enum.IntEnum):
     NFS4ERR_WRONG_TYPE = 10083
     NFS4ERR_OFFLOAD_DENIED = 10091
     NFS4ERR_OFFLOAD_NO_REQS = 10094
+    NFS4ERR_NOXATTR = 10095
+    NFS4ERR_XATTR2BIG = 10096
 
 
 _STATUS_NAMES = {status.value: status.name for status in Status}

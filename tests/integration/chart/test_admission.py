@@ -33,6 +33,8 @@ RELABELING: Object = {
 }
 MONITORED: dict[str, Object] = {
     "ServiceMonitor": {
+        "jobLabel": STRING,
+        "namespaceSelector": {"type": "object", "properties": {"matchNames": {"type": "array", "items": STRING}}},
         "selector": {"type": "object", "properties": {"matchLabels": STRINGS}},
         "endpoints": {
             "type": "array",
@@ -70,6 +72,11 @@ MONITORED: dict[str, Object] = {
     },
 }
 """The fields that we use, from Prometheus Operator's API reference: strict validation refuses others."""
+ELSEWHERE = {
+    "observed": ("grafanaDashboard__namespace",),
+    "extras": ("namespaceOverride", "serviceMonitor__namespace", "prometheusRule__namespace"),
+}
+"""Values by which a value set puts objects into another namespace; the tests have only their own."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,8 +121,7 @@ def guarded(cluster_api: Api, namespace: str) -> Callable[[str], str]:
 @pytest.mark.parametrize("path", VALUE_SETS, ids=lambda path: path.stem)
 def test_every_object_is_valid(cluster_api: Api, namespace: str, render: Renderer, path: Path) -> None:
     """The API server accepts every object of every value set, with hooks, and knows each field."""
-    elsewhere = {"grafanaDashboard__namespace": namespace} if path.stem == "observed" else {}
-    release = render(path, namespace=namespace, **elsewhere)
+    release = render(path, namespace=namespace, **dict.fromkeys(ELSEWHERE.get(path.stem, ()), namespace))
     assert len(release.objects) >= 5
     for body in release.objects:
         answer = cluster_api.post(collection(cluster_api, body) + STRICT, body)

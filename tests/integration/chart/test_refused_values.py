@@ -213,7 +213,8 @@ def test_empty_sections(render: Renderer) -> None:
 def test_every_object_of_the_schema_is_closed() -> None:
     """Every object of the schema refuses unknown keys, except where users choose the keys."""
     open_on_purpose = {
-        "global", "podSecurityContext", "securityContext", "resources", "affinity", "items", "strings", "secrets",
+        "global", "dnsConfig", "podSecurityContext", "securityContext", "resources", "affinity", "items", "strings",
+        "secrets",
     }  # fmt: skip
 
     def look(node: Any, name: str) -> None:

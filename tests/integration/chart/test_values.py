@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 
 PEER = "nfs-subdir-external-provisioner"
 SAMPLED = {"nfs_provisioner_volumes", "nfs_provisioner_capacity_bytes", "nfs_provisioner_queue_depth",
-           "nfs_provisioner_claims_pending", "nfs_provisioner_claim_pending_seconds",
+           "nfs_provisioner_claims_pending", "nfs_provisioner_claims_failing", "nfs_provisioner_claim_pending_seconds",
            "nfs_provisioner_volumes_nearly_full", "nfs_provisioner_quota_heartbeat_age_seconds",
            "nfs_provisioner_volume_used_bytes", "nfs_provisioner_volume_limit_bytes"}  # fmt: skip
 """Gauges that the daemon adds to those of Metrics."""
@@ -75,15 +75,18 @@ def test_every_class_can_be_used(render: Renderer, path: Path) -> None:
         parse(each.get("parameters", {}))
 
 
+@pytest.mark.parametrize("snapshots", [False, True], ids=str)
 @pytest.mark.parametrize(("elects", "grows"), [(True, False), (False, False), (True, True)], ids=str)
-def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool, grows: bool) -> None:
+def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool, grows: bool, snapshots: bool) -> None:
     """The roles allow exactly the verbs, resources and names that core.checks lists."""
     release = render(
         nfs__server="nas",
         leaderElection__enabled=elects,
         storageClass__provisionerName="nas.example/x",
         autoGrow__enabled=grows,
+        snapshots__enabled=snapshots,
     )
+    assert ("SNAPSHOTS" in release.environment()) == snapshots
     wanted = {
         (
             "Role" if each.resource == "leases" else "ClusterRole",
@@ -92,7 +95,9 @@ def test_the_roles_are_what_the_daemon_asks_for(render: Renderer, elects: bool, 
             each.verb,
             each.name,
         )
-        for each in permissions(lease=("nfs", "nas.example-x") if elects else None, auto_grow=grows)
+        for each in permissions(
+            lease=("nfs", "nas.example-x") if elects else None, auto_grow=grows, snapshots=snapshots
+        )
     }
     assert set(rules(release)) == wanted
     assert len(list(rules(release))) == len(wanted)
@@ -143,7 +148,8 @@ def test_every_variable_is_one_that_the_daemon_reads(render: Renderer) -> None:
 
     read = {parameter.envvar for parameter in command.params}
     for path in VALUE_SETS:
-        assert set(render(path).environment()) <= read
+        added = yaml.safe_load(path.read_text()).get("extraEnv", [])
+        assert set(render(path).environment()) - {each["name"] for each in added} <= read
 
 
 def test_metrics_have_the_daemon_s_names() -> None:
@@ -409,3 +415,13 @@ def test_metrics_of_single_volumes(render: Renderer) -> None:
     detailed = render(nfs__server="nas", serviceMonitor__enabled=True, volumeMetrics="true")
     assert detailed.environment()["VOLUME_METRICS"] == "true"
     assert detailed.one("ServiceMonitor")["spec"]["endpoints"][0]["honorLabels"] is True
+
+
+def test_a_class_of_snapshots(render: Renderer) -> None:
+    """The value snapshots.class.create adds a VolumeSnapshotClass of the provisioner, only with snapshots enabled."""
+    (found,) = render(nfs__server="nas", snapshots__enabled=True, snapshots__class__create="true").all(
+        "VolumeSnapshotClass"
+    )
+    name = render(nfs__server="nas").environment()["PROVISIONER_NAME"]
+    assert (found["driver"], found["deletionPolicy"]) == (name, "Delete")
+    assert list(render(nfs__server="nas", snapshots__class__create=True).all("VolumeSnapshotClass")) == []

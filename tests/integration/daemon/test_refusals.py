@@ -82,6 +82,9 @@ def test_a_missing_directory_is_reported(served: ServedStorage) -> None:
         assert "has not mounted" in served.volume_event(name, "VolumeDirectoryMissing", type="Normal")["message"]
         (line,) = [line for line in served.daemon.logged("volume_reclaimed") if line["volume"] == name]
         assert line["missing"] is True
+        assert line["claim"] == f"{served.namespace}/{rule}"
+        assert (line["class"], line["export"]) == (volume["spec"]["storageClassName"], served.export.location)
+        assert line["directory"] == served.directory(volume).relative_to(served.export.root).as_posix()
         assert (name in served.export.records) is (rule == "retain")
 
 

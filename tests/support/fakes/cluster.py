@@ -19,7 +19,16 @@ from provisioner import __version__
 from provisioner.core import times
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.objects import Claim, Metadata, Namespace, StorageClass, Volume
+from provisioner.core.objects import (
+    Claim,
+    Metadata,
+    Namespace,
+    Snapshot,
+    SnapshotClass,
+    SnapshotContent,
+    StorageClass,
+    Volume,
+)
 from provisioner.ports.cluster import (
     AlreadyExists,
     AnyItem,
@@ -36,11 +45,21 @@ from provisioner.ports.cluster import (
 ACCESS_MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
 CLAIM_PROTECTION = "kubernetes.io/pvc-protection"
 VOLUME_PROTECTION = "kubernetes.io/pv-protection"
-_TYPES: dict[Kind, type[AnyItem]] = {"claims": Claim, "volumes": Volume, "classes": StorageClass}
+_TYPES: dict[Kind, type[AnyItem]] = {
+    "claims": Claim,
+    "volumes": Volume,
+    "classes": StorageClass,
+    "snapshots": Snapshot,
+    "snapshot_contents": SnapshotContent,
+    "snapshot_classes": SnapshotClass,
+}
 _NEW: dict[Kind, dict[str, Any]] = {
     "claims": {"metadata": {"finalizers": [CLAIM_PROTECTION]}, "status": {"phase": "Pending"}},
     "volumes": {"metadata": {"finalizers": [VOLUME_PROTECTION]}, "status": {"phase": "Pending"}},
     "classes": {},
+    "snapshots": {},
+    "snapshot_contents": {},
+    "snapshot_classes": {},
 }
 """Finalizers that the admission plugin StorageObjectInUseProtection adds to new objects."""
 _BOOKMARK_EARLY_S = 2.0
@@ -134,9 +153,9 @@ class MemoryCluster:
         self._version = 1
         self._forgotten = 0
         self._uids = 0
-        self._bodies: dict[Kind, dict[str, Body]] = {"claims": {}, "volumes": {}, "classes": {}}
-        self._items: dict[Kind, dict[str, AnyItem]] = {"claims": {}, "volumes": {}, "classes": {}}
-        self._history: dict[Kind, list[WatchEvent[AnyItem]]] = {"claims": [], "volumes": [], "classes": []}
+        self._bodies: dict[Kind, dict[str, Body]] = {kind: {} for kind in _TYPES}
+        self._items: dict[Kind, dict[str, AnyItem]] = {kind: {} for kind in _TYPES}
+        self._history: dict[Kind, list[WatchEvent[AnyItem]]] = {kind: [] for kind in _TYPES}
         self._lists: dict[str, list[AnyItem]] = {}
         self._leases: dict[tuple[str, str], LeaseRecord] = {}
         self._waiting: list[asyncio.Event] = []
@@ -219,6 +238,68 @@ class MemoryCluster:
         key = f"{_checked(namespace)}/{_checked(name)}"
         return await self._call("patch_claim_status", key, lambda: self._patch_claim_status(key, patch))
 
+    async def get_snapshot(self, namespace: str, name: str) -> Snapshot | None:
+        """See `Cluster`."""
+        key = f"{_checked(namespace)}/{_checked(name)}"
+        return await self._call("get_snapshot", key, lambda: self.snapshot(key))
+
+    async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
+        """See `Cluster`."""
+
+        def name() -> Snapshot:
+            old = self._checked_version("snapshots", snapshot.key, {})
+            if old["metadata"]["uid"] != snapshot.uid:
+                raise Conflict(f"snapshots {snapshot.key}: it is another object now")
+            changed = self.change(
+                "snapshots", snapshot.key, lambda body: body["spec"].update(volumeSnapshotClassName=class_name)
+            )
+            return msgspec.convert(changed, Snapshot)
+
+        return await self._call("name_snapshot_class", snapshot.key, name)
+
+    async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
+        """See `Cluster`."""
+        return await self._call("get_snapshot_content", _checked(name), lambda: self.snapshot_content(name))
+
+    async def create_snapshot_content(self, body: Mapping[str, object]) -> SnapshotContent:
+        """See `Cluster`. Its status is a resource of its own, so that a creation drops it."""
+        made: Body = {key: value for key, value in copy.deepcopy(dict(body)).items() if key != "status"}
+        return await self._call(
+            "create_snapshot_content",
+            made["metadata"]["name"],
+            lambda: msgspec.convert(self.create("snapshot_contents", made), SnapshotContent),
+        )
+
+    async def patch_snapshot_status(self, name: str, patch: Mapping[str, object]) -> SnapshotContent:
+        """See `Cluster`."""
+        only = {key: value for key, value in patch.items() if key == "status"}
+        return await self._call(
+            "patch_snapshot_status",
+            _checked(name),
+            lambda: msgspec.convert(
+                self.change("snapshot_contents", name, lambda body: _become(body, merged(body, only))), SnapshotContent
+            ),
+        )
+
+    async def release_snapshot_content(self, content: SnapshotContent, finalizer: str) -> None:
+        """See `Cluster`."""
+        left = [each for each in content.metadata.finalizers if each != finalizer]
+
+        def release() -> None:
+            self._require_content(content)
+            self.change("snapshot_contents", content.name, lambda body: body["metadata"].update(finalizers=left))
+
+        await self._call("release_snapshot_content", _checked(content.name), release)
+
+    async def delete_snapshot_content(self, content: SnapshotContent) -> None:
+        """See `Cluster`."""
+
+        def delete() -> None:
+            self._require_content(content)
+            self.delete("snapshot_contents", content.name)
+
+        await self._call("delete_snapshot_content", _checked(content.name), delete)
+
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
         """See `Cluster`."""
         where = event.about.namespace or "default"
@@ -273,6 +354,16 @@ class MemoryCluster:
         """Return a class."""
         item = self._items["classes"].get(name)
         return item if isinstance(item, StorageClass) else None
+
+    def snapshot(self, key: str) -> Snapshot | None:
+        """Return a VolumeSnapshot by `namespace/name`."""
+        item = self._items["snapshots"].get(key)
+        return item if isinstance(item, Snapshot) else None
+
+    def snapshot_content(self, name: str) -> SnapshotContent | None:
+        """Return a VolumeSnapshotContent."""
+        item = self._items["snapshot_contents"].get(name)
+        return item if isinstance(item, SnapshotContent) else None
 
     def claims(self) -> Sequence[Claim]:
         """Return all claims, sorted by name."""
@@ -442,6 +533,13 @@ class MemoryCluster:
         if (meta.uid, meta.resource_version) != (body["metadata"]["uid"], body["metadata"]["resourceVersion"]):
             raise Conflict(f"volume {volume.name} is not as it was read")
         self.delete("volumes", volume.name)
+
+    def _require_content(self, content: SnapshotContent) -> None:
+        """Raise NotFound or Conflict unless a content is as it was read."""
+        meta = content.metadata
+        old = self._checked_version("snapshot_contents", content.name, {})
+        if (meta.uid, meta.resource_version) != (old["metadata"]["uid"], old["metadata"]["resourceVersion"]):
+            raise Conflict(f"snapshot_contents {content.name} is not as it was read")
 
     def _request_size(self, key: str, claim: Claim, size: str) -> Claim:
         meta = claim.metadata

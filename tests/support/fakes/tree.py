@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -44,6 +44,7 @@ class Directory:
     entries: dict[str, Node] = field(default_factory=dict)
     accessed_ns: int = 0
     modified_ns: int = 0
+    attributes: dict[str, bytes] = field(default_factory=dict)
 
 
 class Folding(dict[str, "Node"]):
@@ -114,6 +115,7 @@ class File:
     gid: int = 0
     accessed_ns: int = 0
     modified_ns: int = 0
+    attributes: dict[str, bytes] = field(default_factory=dict)
 
 
 Node = Directory | Symlink | File
@@ -408,7 +410,7 @@ BLOCK_BYTES = 4
 
 
 class MemoryFiles:
-    """The `Files` of a tree in memory. It clones, copies and tells holes as the four flags say."""
+    """The `Files` of a tree in memory. It clones, copies, tells holes and keeps attributes as the flags say."""
 
     chunk_bytes = 16
 
@@ -418,6 +420,7 @@ class MemoryFiles:
         self.copies = True
         self.seeks = True
         self.wholes = False
+        self.attributed = True
         self.page_items = 2
         self.verifier = NO_DATA
         """A changed verifier stands for a server that has lost writes."""
@@ -596,6 +599,20 @@ class MemoryFiles:
 
         return await self.tree.call("copy_whole", source.path, job)
 
+    async def attributes(self, item: Item) -> Mapping[str, bytes]:
+        """See `Files`."""
+        return await self.tree.call("attributes", item.path, lambda: dict(self._attributed(item)))
+
+    async def set_attribute(self, item: Item, name: str, value: bytes) -> bool:
+        """See `Files`."""
+
+        def job() -> bool:
+            if self.attributed:
+                self._attributed(item)[name] = value
+            return self.attributed
+
+        return await self.tree.call("set_attribute", item.path, job)
+
     async def keep(self, item: Item, kept: Kept) -> None:
         """See `Files`."""
 
@@ -623,6 +640,11 @@ class MemoryFiles:
 
     def _file(self, item: Item) -> File:
         return _expect(self._live(item), File, item.path)
+
+    def _attributed(self, item: Item) -> dict[str, bytes]:
+        node = self._live(item)
+        assert not isinstance(node, Symlink)
+        return node.attributes
 
     def _next_data(self, file: Item, offset: int) -> tuple[int, int] | None:
         content = self._file(file).content

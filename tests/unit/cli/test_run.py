@@ -51,6 +51,8 @@ def test_defaults() -> None:
         listen_host="0.0.0.0",
         listen_port=8080,
         workers=64,
+        parallel_copies=4,
+        copy_workers=32,
         volume_metrics=False,
     )
 
@@ -68,6 +70,8 @@ TABLE = [
     ("--retry-period", "RETRY_PERIOD", "500ms", "lease_times", LeaseTimes(retry_period_s=0.5)),
     ("--listen", "LISTEN", "[::1]:9", "listen_host", "::1"),
     ("--workers", "WORKERS", "8", "workers", 8),
+    ("--parallel-copies", "PARALLEL_COPIES", "2", "parallel_copies", 2),
+    ("--copy-workers", "COPY_WORKERS", "16", "copy_workers", 16),
 ]
 
 
@@ -94,6 +98,7 @@ def settings_without(monkeypatch: pytest.MonkeyPatch, variable: str) -> Settings
         ("require-mount", "REQUIRE_MOUNT", "require_mount"),
         ("leader-election", "ENABLE_LEADER_ELECTION", "leader_election"),
         ("volume-metrics", "VOLUME_METRICS", "volume_metrics"),
+        ("snapshots", "SNAPSHOTS", "snapshots"),
     ],
 )
 def test_switches(monkeypatch: pytest.MonkeyPatch, flag: str, variable: str, field: str) -> None:
@@ -139,6 +144,8 @@ def test_environment_of_nfs_subdir(monkeypatch: pytest.MonkeyPatch) -> None:
         (["run", "--lease-duration", "5s"], "--lease-duration"),
         (["run", "--nfs-timeout", "soon"], "--nfs-timeout"),
         (["run", "--workers", "0"], "--workers"),
+        (["run", "--parallel-copies", "0"], "--parallel-copies"),
+        (["run", "--copy-workers", "129"], "--copy-workers"),
         (["run", "--nfs-uid", "-1"], "--nfs-uid"),
         (["run", "--log-level", "loud"], "--log-level"),
         (["run", "--no-such-flag"], "--no-such-flag"),

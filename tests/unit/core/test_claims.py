@@ -15,15 +15,21 @@ from provisioner.core.objects import (
     Claim,
     ClaimRef,
     ClaimStatus,
+    ContentSource,
+    ContentSpec,
     DataSource,
     Metadata,
     Namespace,
     NfsSource,
+    Snapshot,
+    SnapshotContent,
+    SnapshotStatus,
     StorageClass,
     Volume,
 )
 from provisioner.core.parameters import Ownership, parse
 from provisioner.core.reasons import Reason
+from provisioner.core.records import SnapshotRecord
 from provisioner.core.tenancy import Tenant
 from tests.support import samples
 
@@ -151,7 +157,7 @@ def test_node_selected(key: str) -> None:
             Reason.UNSUPPORTED_ATTRIBUTES_CLASS,
             "remove spec.volumeAttributesClassName",
         ),
-        (view(spec(data_source=SNAPSHOT)), Reason.UNSUPPORTED_DATA_SOURCE, "snapshots"),
+        (view(spec(data_source=SNAPSHOT)), Reason.UNSUPPORTED_DATA_SOURCE, "are not enabled"),
         (view(wanting("archived-a", data_source=IMAGE)), Reason.CONFLICTING_DATA_SOURCES, "both name a source"),
         (view(wanting("data")), Reason.INVALID_ARCHIVE_NAME, "'data' is not the name of an archive"),
         (view(wanting("archived-a/../b")), Reason.INVALID_ARCHIVE_NAME, "is not the name of an archive"),
@@ -286,7 +292,7 @@ def test_a_volume_of_another_provisioner() -> None:
         (spec(data_source=CLONE), samples.storage_class(), "a"),
         (spec(data_source=CLONE), None, None),
         (spec(data_source=CLONE), samples.storage_class(provisioner="other"), None),
-        (spec(data_source=SNAPSHOT), samples.storage_class(), None),
+        (spec(data_source=SNAPSHOT), samples.storage_class(), "a"),
         (spec(), samples.storage_class(), None),
         (spec(data_source=CLONE, volume_name="v"), samples.storage_class(), None),
         (structs.replace(spec(data_source=CLONE), status=ClaimStatus(phase="Bound")), samples.storage_class(), None),
@@ -654,3 +660,42 @@ def test_a_plan_after_a_change() -> None:
     assert claims.still_holds(plan, view(samples.claim(labels={"a": "b"})))
     assert not claims.still_holds(plan, view(samples.claim(deleted=True)))
     assert not claims.still_holds(plan, of_class({"colour": "red"}))
+
+
+TAKEN = Snapshot(
+    Metadata(name="a", namespace="shop", uid="5a5a"), status=SnapshotStatus("snapcontent-5a5a", ready_to_use=True)
+)
+CONTENT = SnapshotContent(
+    Metadata(name="snapcontent-5a5a"),
+    ContentSpec(samples.US, "Delete", ContentSource("pvc-a"), ClaimRef("shop", "a", "5a5a")),
+)
+STORED = SnapshotRecord("shop", "a", "data", "pvc-a", "snaps", "1Gi", "2026-01-01T00:00:00Z")
+COMPLETE = CloneSource(snapshot=TAKEN, content=CONTENT, stored=STORED)
+
+
+def test_a_restored_snapshot() -> None:
+    """A claim that names a snapshot becomes a copy of it, and goes on with a copy that has begun."""
+    plan = provision(cloning(COMPLETE, SNAPSHOT))
+    assert plan.record.clone_of == names.snapshot_source("5a5a")
+    assert provision(cloning(CloneSource(begun="snapshot_x"), SNAPSHOT)).record.clone_of == "snapshot_x"
+    assert claims.succeeded_message(plan, plan.record).endswith("from snapshot shop/a")
+    message = claims.copying_message(plan.claim, entries=1, size_bytes=0, trouble="")
+    assert message.startswith("copying the data of snapshot shop/a: ")
+
+
+@pytest.mark.parametrize(
+    ("source", "asked", "message"),
+    [
+        (COMPLETE, structs.replace(SNAPSHOT, namespace="other"), "of another namespace"),
+        (CloneSource(), SNAPSHOT, "does not exist"),
+        (CloneSource(snapshot=structs.replace(TAKEN, status=SnapshotStatus())), SNAPSHOT, "not ready yet"),
+        (CloneSource(snapshot=TAKEN, stored=STORED), SNAPSHOT, "another driver"),
+        (CloneSource(snapshot=TAKEN, content=CONTENT), SNAPSHOT, "no ledger"),
+        (dataclasses.replace(COMPLETE, stored=structs.replace(STORED, capacity="2Gi")), SNAPSHOT, "volume of 2Gi"),
+    ],
+)
+def test_a_snapshot_that_cannot_be_restored(source: CloneSource, asked: DataSource, message: str) -> None:
+    """The event says why a snapshot cannot become the claim's volume."""
+    decision = claims.decide(cloning(source, asked))
+    assert isinstance(decision, Refuse)
+    assert message in decision.message

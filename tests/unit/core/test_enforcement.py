@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from msgspec import structs
 
-from provisioner.core.enforcement import Shortfall, shortfall, sizes
+from provisioner.core.enforcement import Shortfall, requested_bytes, shortfall, sizes
 from provisioner.core.quota import SILENT_S, Answer, Heartbeat, Reason
 from provisioner.core.records import Quota, Record
 from tests.support import samples
@@ -132,3 +132,9 @@ def test_a_silent_agent() -> None:
 def test_sizes(volumes: dict[str, str], records: dict[str, Record], counted: dict[str, str]) -> None:
     """Capacities count, and what is in force where a volume asks for a quota, also before the volume is there."""
     assert sizes(volumes, records) == counted
+
+
+def test_what_volumes_request() -> None:
+    """The sizes of all records add up; a retained directory has no volume, and an invalid size counts as zero."""
+    records = [held("none", "1Gi"), held("required", "1Gi"), held("none", "2Gi"), held("none", "much")]
+    assert requested_bytes([*records, held("none", "8Gi", retained="2026-11-28T09:00:00Z")]) == 4 << 30

@@ -26,6 +26,7 @@ from provisioner.core.volumes import (
     missing_message,
     moved,
     nowhere,
+    snapshot_message,
 )
 from tests.support import samples
 
@@ -356,3 +357,8 @@ def test_the_message_of_a_volume_that_is_being_cloned() -> None:
     message = cloned_message("shop/clone")
     assert "claim shop/clone is being cloned from it" in message
     assert "delete that claim" in message
+
+
+def test_the_event_of_a_snapshot() -> None:
+    """The event names the snapshot that holds a volume up, and how to end that."""
+    assert snapshot_message("shop/nightly").startswith("snapshot shop/nightly of it is being taken")

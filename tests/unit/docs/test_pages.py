@@ -155,7 +155,7 @@ def test_every_event_is_explained() -> None:
         names.VOLUME_FAILED_DELETE, names.RESIZING, names.VOLUME_RESIZE_SUCCESSFUL, names.VOLUME_RESIZE_FAILED,
         names.DIRECTORY_MISSING, names.MODE_REFUSED, names.VOLUME_REBOUND, names.DATA_KEPT,
         names.RECORD_MISSING, names.VOLUME_DISAGREES, names.VOLUME_NEARLY_FULL, names.VOLUME_FULL,
-        names.AUTO_GROW, names.AUTO_GROW_FAILED, names.COPY_INCOMPLETE, names.VOLUME_CLONED,
+        names.AUTO_GROW, names.AUTO_GROW_FAILED, names.COPY_INCOMPLETE, names.VOLUME_CLONED, names.SNAPSHOT_FAILED,
     }  # fmt: skip
     assert tabled(section("reference/objects.md", "## Events")) == reasons
 

@@ -18,6 +18,7 @@ from provisioner.ports.cluster import (
     Conflict,
     Expired,
     Forbidden,
+    KindMissing,
     NotFound,
     Rejected,
 )
@@ -36,9 +37,9 @@ def status(reason: str, code: int, message: str = "", **details: object) -> byte
     ("code", "body", "expected"),
     [
         (404, status("NotFound", 404, name="a", kind="persistentvolumes"), NotFound),
-        (404, b"404 page not found\n", Rejected),
+        (404, b"404 page not found\n", KindMissing),
         (404, b"<html>no such site</html>", Rejected),
-        (404, status("NotFound", 404), Rejected),
+        (404, status("NotFound", 404), KindMissing),
         (404, b'{"reason": "NotFound", "details": {"name": "a"}}', Rejected),
         (409, status("AlreadyExists", 409, name="a"), AlreadyExists),
         (409, status("Conflict", 409, name="a"), Conflict),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from provisioner.core.locations import RelPath
 from provisioner.ledger import copying
 from provisioner.ledger.copying import Progress, TreeCopy
 from provisioner.ledger.errors import CopyFailed
+from provisioner.ledger.shares import Share
 from provisioner.ports.files import Item
 from provisioner.ports.tree import Cause, ExportError
 from tests.support.fakes.clock import simulate
@@ -30,26 +32,27 @@ def content_of(node: Node) -> Any:
         about = (type(node).__name__, node.uid, node.gid, node.accessed_ns, node.modified_ns)
         match node:
             case Directory():
-                return (*about, node.mode, {name: seen(each, (*path, name)) for name, each in node.entries.items()})
+                entries = {name: seen(each, (*path, name)) for name, each in node.entries.items()}
+                return (*about, node.mode, node.attributes, entries)
             case Symlink():
                 return (*about, node.target)
             case File():
                 names.setdefault(id(node), []).append(path)
-                return (*about, node.kind, node.mode, node.content)
+                return (*about, node.kind, node.mode, node.attributes, node.content)
 
     return seen(node, ()), sorted(sorted(paths) for paths in names.values())
 
 
 def sample() -> Directory:
     """A tree with everything that a copy keeps."""
-    shared = File(b"shared", mode=0o4755, uid=1, modified_ns=5)
+    shared = File(b"shared", mode=0o4755, uid=1, modified_ns=5, attributes={"user.a": b"1", "user.b": b"\xff"})
     return Directory(
         mode=0o2750,
         uid=7,
         gid=8,
         modified_ns=10**18 + 1,
         entries={
-            "empty": Directory(mode=0o500, accessed_ns=3),
+            "empty": Directory(mode=0o500, accessed_ns=3, attributes={"user.c": b""}),
             "deep": Directory(entries={"er": Directory(entries={"link": shared, "file": File(b"x" * 50)})}),
             "shared": shared,
             "hole": File(b"ab" + bytes(61) + b"cd" * 20 + bytes(30), uid=3),
@@ -104,6 +107,7 @@ FILES = st.builds(
     gid=NUMBERS,
     accessed_ns=NUMBERS,
     modified_ns=st.integers(-(10**18), 10**18),
+    attributes=st.dictionaries(st.sampled_from(["user.a", "user.b"]), st.binary(max_size=3), max_size=2),
 )
 FIFOS = st.builds(File, kind=st.just("fifo"), mode=st.integers(0, 0o7777), uid=NUMBERS)
 LINKS = st.builds(
@@ -160,6 +164,16 @@ def test_a_mixed_tree(clones: bool, copies: bool, seeks: bool, wholes: bool, oth
     assert tree.look(("other",)) == File(b"untouched")
 
 
+def test_a_single_worker() -> None:
+    """A copy with one worker is complete: no step waits for another worker while it holds one."""
+    tree, target = tree_with(sample()), MemoryTree()
+    simulate(TreeCopy(tree, target, Progress(), allows=lambda: True, share=Share(1)).run(SOURCE, TARGET))
+    links = target.look((*TARGET, "links"))
+    assert isinstance(links, Directory)
+    links.entries.clear()
+    assert is_copied(tree, target)
+
+
 def test_holes_are_not_written() -> None:
     """Zeros are neither written nor, where the server tells holes, read."""
     tree, target, calls = tree_with(Directory(entries={"a": File(bytes(400) + b"x" + bytes(99))})), MemoryTree(), []
@@ -184,6 +198,33 @@ def test_what_no_copy_can_have() -> None:
     assert tree.look((*COPIED, "below")) == Directory(entries={"file": File(b"c")})
     assert progress.left_out == 8
     assert progress.names == [f"below/socket {number}" for number in range(5)]
+
+
+def test_attributes_that_the_target_does_not_keep() -> None:
+    """An extended attribute that the target's server does not keep is counted and named; the rest is copied."""
+    file, below = File(b"c", attributes={"user.a": b"1"}), Directory(attributes={"user.b": b"2"})
+    tree = tree_with(Directory(attributes={"user.c": b"3"}, entries={"file": file, "below": below}))
+    target = MemoryTree()
+    target.files.attributed = False
+    progress = simulate(copied(tree, target))
+    assert sorted(progress.names) == [". (user.c)", "below (user.b)", "file (user.a)"]
+    assert progress.left_out == 3
+    assert target.look((*COPIED, "file")) == File(b"c")
+    assert target.look((*COPIED, "below")) == Directory()
+
+
+@pytest.mark.parametrize("free_bytes", [0, 1 << 30])
+def test_attributes_without_room(free_bytes: int) -> None:
+    """An attribute for which a file has no room is left out; a full disk ends the copy."""
+    tree = tree_with(Directory(entries={"file": File(b"c", attributes={"user.a": b"1"})}))
+    tree.statfs = dataclasses.replace(tree.statfs, free_bytes=free_bytes)
+    failing(tree, "set_attribute", ExportError(Cause.NO_SPACE))
+    if free_bytes:
+        assert simulate(copied(tree)).names == ["file (user.a)"]
+    else:
+        with pytest.raises(CopyFailed) as caught:
+            simulate(copied(tree))
+        assert caught.value.refusal.cause is Cause.NO_SPACE
 
 
 @pytest.mark.parametrize("cause", [Cause.UNREACHABLE, Cause.BUSY, Cause.NOT_YET])
@@ -285,7 +326,16 @@ def vanishing(tree: MemoryTree, call: str, names: tuple[str, ...], cause: Cause 
 
 @pytest.mark.parametrize(
     ("call", "ways"),
-    [("page", 0), ("read_link", 0), ("clone", 2), ("copy_range", 1), ("next_data", 0), ("read", 0), ("copy_whole", 0)],
+    [
+        ("page", 0),
+        ("read_link", 0),
+        ("clone", 2),
+        ("copy_range", 1),
+        ("next_data", 0),
+        ("read", 0),
+        ("copy_whole", 0),
+        ("attributes", 0),
+    ],
 )
 def test_an_entry_that_disappears(call: str, ways: int) -> None:
     """An entry that is removed during the copy is left out of it, whole."""
@@ -297,7 +347,7 @@ def test_an_entry_that_disappears(call: str, ways: int) -> None:
     assert isinstance(made, Directory)
     left = tree.look(SOURCE)
     assert isinstance(left, Directory)
-    assert "hole" not in made.entries or "hole" in left.entries or call in ("page", "read_link")
+    assert "hole" not in made.entries or "hole" in left.entries or call in ("page", "read_link", "attributes")
     assert tree.look((*COPIED, "shared")) is not None
 
 

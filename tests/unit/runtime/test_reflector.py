@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import pytest
 
-from provisioner.core.objects import Claim, StorageClass, Volume
-from provisioner.ports.cluster import ApiUnavailable, ClusterError, Forbidden
+from provisioner.core.objects import Claim, SnapshotClass, StorageClass, Volume
+from provisioner.ports.cluster import ApiUnavailable, ClusterError, Forbidden, KindMissing
 from provisioner.runtime.informer import Informer
 from provisioner.runtime.reflector import Reflector, relist
 from tests.support import samples
@@ -238,6 +238,48 @@ def test_a_missing_right_is_trouble_until_it_is_granted(calls: tuple[str, ...]) 
         scene.fail(None)
         await asyncio.sleep(20.0)
         assert scene.trouble == set()
+
+    played(script)
+
+
+def test_a_kind_that_the_cluster_lacks() -> None:
+    """A kind without a CRD is empty and no trouble, and its objects appear once the CRD does."""
+
+    async def script() -> None:
+        cluster, lacking = MemoryCluster(), True
+        cluster.create("snapshot_classes", {"metadata": {"name": "snaps"}, "driver": samples.US})
+
+        async def before(_call: str, about: str) -> None:
+            if lacking and about == "snapshot_classes":
+                raise KindMissing("list /x: 404 page not found")
+
+        cluster.before = before
+        classes = Informer[SnapshotClass]("snapshot_classes", key=lambda each: each.name)
+        reflector = Reflector(classes, cluster=cluster, clock=LoopClock(), restarted=lambda _kind: None)
+        task = asyncio.create_task(reflector.run())
+        await asyncio.sleep(1.0)
+        assert (classes.synced, set(classes), reflector.trouble) == (True, set(), "")
+        async with asyncio.timeout(1.0):
+            await reflector.relist().wait()
+        lacking = False
+        await asyncio.sleep(20.0)
+        assert set(classes) == {"snaps"}
+        lacking = True
+        await asyncio.sleep(120.0)
+        assert set(classes) == set()
+        task.cancel()
+
+    simulate(script())
+
+
+def test_a_kind_that_every_cluster_has() -> None:
+    """A 404 for a kind that every cluster has comes from elsewhere: the cache keeps what it has."""
+
+    async def script(scene: Scene) -> None:
+        scene.fail(KindMissing("list /x: 404 page not found"), "list", "version", "watch")
+        await asyncio.sleep(120.0)
+        assert scene.known == {"first"}
+        assert scene.trouble != set()
 
     played(script)
 

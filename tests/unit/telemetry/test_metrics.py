@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client import generate_latest
+
 from provisioner.telemetry.metrics import Metrics
 
 
@@ -36,3 +38,34 @@ def test_requests_to_the_api_server() -> None:
     value = metrics.registry.get_sample_value
     assert value("nfs_provisioner_api_requests_total", {**labels, "code": "201"}) == 2
     assert value("nfs_provisioner_api_requests_total", {**labels, "code": "409"}) == 1
+
+
+def test_space_of_an_export() -> None:
+    """An export has series of bytes and of inodes, and none of inodes where the server does not count them."""
+    metrics = Metrics()
+    for name, inodes in (("nas:/a", 10), ("nas:/b", 0)):
+        metrics.admit_export(name)
+        metrics.export_state(name, up=True)
+        assert metrics.registry.get_sample_value("nfs_provisioner_export_free_bytes", {"export": name}) is None
+        metrics.export_space(name, size_bytes=100, free_bytes=50, files=inodes, files_free=inodes // 2)
+        assert metrics.registry.get_sample_value("nfs_provisioner_export_free_bytes", {"export": name}) == 50
+    value = metrics.registry.get_sample_value
+    assert value("nfs_provisioner_export_files", {"export": "nas:/a"}) == 10
+    assert value("nfs_provisioner_export_files_free", {"export": "nas:/a"}) == 5
+    assert value("nfs_provisioner_export_files", {"export": "nas:/b"}) is None
+
+
+def test_no_series_of_creation_times() -> None:
+    """No counter or histogram has a second series that says when it was created."""
+    metrics = Metrics()
+    metrics.api_request("create", "persistentvolumes", 201)
+    metrics.provisioned.labels("nfs", "").inc()
+    assert b"_created" not in generate_latest(metrics.registry)
+
+
+def test_each_help_text_stands_alone() -> None:
+    """Grafana shows a metric's text without its neighbours: each is a sentence that refers to no other."""
+    for family in Metrics().registry.collect():
+        if family.name.startswith(("nfs_provisioner_", "controller_")):
+            assert family.documentation.endswith(".")
+            assert not set(family.documentation.split()) & {"them", "these", "those", "here"}, family.name

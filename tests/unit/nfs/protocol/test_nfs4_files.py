@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.core.errors import ProvisionerError
-from provisioner.nfs.protocol import nfs4, nfs4_files, xdr
+from provisioner.nfs.protocol import nfs4, nfs4_files, nfs4_xattrs, xdr
 from provisioner.nfs.protocol import nfs4_attributes as attributes4
 from provisioner.nfs.protocol.nfs4 import Operation
 from provisioner.nfs.protocol.nfs4_files import ANONYMOUS, Copied, Opened
@@ -39,6 +39,10 @@ OPERATIONS: tuple[Operation[object], ...] = (
     nfs4_files.create40("name", nfs4_files.settable(mode=0o600), 1, b"owner"),
     nfs4_files.confirm(bytes(16)),
     nfs4_files.close40(bytes(16), 2),
+    nfs4_xattrs.support(),
+    nfs4_xattrs.list_names(0),
+    nfs4_xattrs.get("name"),
+    nfs4_xattrs.set("name", b"value"),
 )
 OPENED_RESULT = bytes(16) + words(1) + bytes(16) + words(4, 0)
 """OPEN4resok up to its delegation."""
@@ -149,6 +153,27 @@ def test_attributes_are_in_the_order_of_their_numbers() -> None:
     assert encoded == words(2, 1 << 4, 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 22) + xdr.opaque(values)
 
 
+@given(st.lists(names, max_size=4), st.binary(max_size=50), hypers)
+def test_extended_attributes_come_back(found: list[str], value: bytes, cookie: int) -> None:
+    """LISTXATTRS returns names and where to go on, GETXATTR a value, and GETATTR whether there are any."""
+    listed = xdr.hyper(cookie) + xdr.array(map(xdr.string, found))
+    assert result_of(nfs4_xattrs.list_names(0), listed + words(1)) == (tuple(found), None)
+    if found:
+        assert result_of(nfs4_xattrs.list_names(0), listed + words(0)) == (tuple(found), cookie)
+    assert result_of(nfs4_xattrs.get("a"), xdr.opaque(value)) == value
+    for has in (True, False):
+        supported = attributes4.bitmap(82) + xdr.opaque(words(has))
+        assert result_of(nfs4_xattrs.support(), supported) is has
+    assert result_of(nfs4_xattrs.support(), attributes4.bitmap() + xdr.opaque(b"")) is False
+
+
+def test_an_extended_attribute_is_set_as_the_rfc_draws_it() -> None:
+    """SETXATTR has its option (either way), the name without a namespace, and the value."""
+    set_ = nfs4_xattrs.set("ab", b"xyz")
+    assert (set_.number, set_.changes) == (73, True)
+    assert set_.arguments == words(0, 2) + b"ab\0\0" + words(3) + b"xyz\0"
+
+
 @pytest.mark.parametrize("delegation", [(0,), (3, 0), (3, 1, 1), (3, 2, 0), (3, 8)])
 def test_a_file_without_a_delegation_is_open(delegation: tuple[int, ...]) -> None:
     """OPEN is decoded with each reason why a server grants no delegation."""
@@ -164,6 +189,8 @@ def test_a_file_without_a_delegation_is_open(delegation: tuple[int, ...]) -> Non
         (OPERATIONS[5], words(0) + xdr.hyper((1 << 20) + 1) + words(2) + bytes(16)),  # more than was asked for
         (OPERATIONS[5], words(0) + xdr.hyper(1) + words(3) + bytes(16)),  # an unknown stable_how4
         (OPERATIONS[0], attributes4.bitmap(2) + xdr.opaque(words(1))),  # attributes that were not asked for
+        (nfs4_xattrs.support(), attributes4.bitmap(2) + xdr.opaque(words(1))),  # attributes that were not asked for
+        (nfs4_xattrs.list_names(0), xdr.hyper(7) + words(0, 0)),  # no names, and no end
         (nfs4_files.write(0, b"data", stable=True), words(5, 2) + bytes(8)),  # more than was sent
         (nfs4_files.write(0, b"data", stable=True), words(0, 2) + bytes(8)),  # nothing
     ],

@@ -1,0 +1,355 @@
+"""controllers.snapshots: contents and their status, copies in the background, and what is never done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from provisioner.controllers.snapshots import SnapshotController
+from provisioner.core import names
+from provisioner.core.objects import Claim
+from provisioner.ledger import layout
+from provisioner.ports.cluster import Forbidden
+from provisioner.ports.tree import Cause, ExportError
+from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED
+from provisioner.runtime.workqueue import WorkQueue
+from tests.support import samples
+from tests.support.fakes.clock import simulate
+from tests.support.fakes.tree import Directory, File, no_fault
+from tests.unit.controllers.test_clones import Site
+
+SNAPSHOT_SOURCE = {"apiGroup": names.SNAPSHOT_GROUP, "kind": "VolumeSnapshot", "name": "snap"}
+
+
+class SnapshotSite(Site):
+    """A leader that serves VolumeSnapshots, with a bound claim that has data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache.with_snapshots = True
+        self.snapshot_queue = WorkQueue(self.clock, waited=lambda _: None)
+        self.trashed: list[str] = []
+        self.taker = SnapshotController(
+            self.ctx,
+            self.snapshot_queue,
+            self.locks,
+            self.clones,
+            discarded=lambda export: self.trashed.append(export.name),
+            released=self.released.append,
+        )
+
+    def snapshot_class(self, **fields: Any) -> None:
+        """Create a VolumeSnapshotClass."""
+        body = {"metadata": {"name": "snaps"}, "driver": samples.US, "deletionPolicy": "Delete"}
+        self.cluster.create("snapshot_classes", body | fields)
+
+    def take(self, name: str = "snap", claim: str = "data", class_name: str | None = "snaps") -> str:
+        """Create a VolumeSnapshot; return the name of its content."""
+        spec: dict[str, Any] = {"source": {"persistentVolumeClaimName": claim}}
+        if class_name is not None:
+            spec["volumeSnapshotClassName"] = class_name
+        body = self.cluster.create("snapshots", {"metadata": {"name": name, "namespace": "shop"}, "spec": spec})
+        return names.content_name(body["metadata"]["uid"])
+
+    async def reconcile(self, name: str) -> object:
+        """Let the cache see everything, and reconcile one content."""
+        cache = self.cache
+        for kind, informer in (
+            ("snapshots", cache.snapshots),
+            ("snapshot_contents", cache.snapshot_contents),
+            ("snapshot_classes", cache.snapshot_classes),
+        ):
+            informer.replace((await self.cluster.list(kind)).items)  # type: ignore[arg-type]
+        return await self.taker.reconcile(name)
+
+    async def taken(self, name: str) -> None:
+        """Reconcile until a snapshot is complete."""
+        for _ in range(10):
+            await self.reconcile(name)
+            await asyncio.sleep(1.0)
+            if self.status(name).get("readyToUse"):
+                return
+        pytest.fail("it does not become complete")
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The status of a content."""
+        body = self.cluster.body("snapshot_contents", name)
+        status: dict[str, Any] = (body or {}).get("status", {})
+        return status
+
+    def stored(self, name: str) -> object:
+        """The file in the snapshot of a content."""
+        return self.tree.look((*layout.snapshot(names.snapshot_uid(name)), "tree", "file"))
+
+
+def played(script: Callable[[SnapshotSite, Claim], Awaitable[None]]) -> None:
+    """Run a script in simulated time, on a site with a bound claim."""
+
+    async def scene() -> None:
+        site = SnapshotSite()
+        async with site.led():
+            running = asyncio.create_task(site.taker.run())
+            await asyncio.sleep(0)
+            source = await site.bound()
+            site.snapshot_class()
+            with site.taker.subscribed():
+                await script(site, source)
+            running.cancel()
+
+    simulate(scene())
+
+
+def test_a_snapshot() -> None:
+    """The content comes first and without `creationTime`, the data next, and then the complete status."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.reconcile(name)
+        assert site.status(name) == {"readyToUse": False}
+        await asyncio.sleep(1.0)
+        await site.reconcile(name)
+        assert site.status(name)["readyToUse"]
+        assert site.status(name)["creationTime"] > 0
+        assert site.stored(name) == File(b"data")
+        assert site.export.snapshots.begun == {}
+        assert len(site.released) >= 1
+        assert await site.reconcile(name) is None
+
+    played(script)
+
+
+def test_a_snapshot_that_names_no_class() -> None:
+    """It names the default class once its content exists, and waits while there is no default class."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take(class_name=None)
+        assert await site.reconcile(name) == REFUSED
+        (message,) = await site.messages("snap")
+        assert "is the default" in message
+        assert site.cluster.snapshot_content(name) is None
+        default = {"metadata": {"name": "usual", "annotations": {names.DEFAULT_SNAPSHOT_CLASS: "true"}}}
+        site.snapshot_class(**default)
+        await site.taken(name)
+        snapshot = site.cluster.snapshot("shop/snap")
+        assert snapshot is not None
+        assert snapshot.spec.volume_snapshot_class_name == "usual"
+        assert site.stored(name) == File(b"data")
+
+    played(script)
+
+
+def test_deleted() -> None:
+    """The data goes once the snapshot-controller asks for it, and the finalizer goes last."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.taken(name)
+
+        def protect(body: Any) -> None:
+            body["metadata"]["finalizers"] = [names.CONTENT_FINALIZER]
+
+        site.cluster.change("snapshot_contents", name, protect)
+        site.cluster.delete("snapshot_contents", name)
+        assert await site.reconcile(name) == AWAITING_CHANGE
+        assert site.stored(name) == File(b"data")
+        mark = {names.SNAPSHOT_BEING_DELETED: "yes"}
+        site.cluster.change("snapshot_contents", name, lambda body: body["metadata"].update(annotations=mark))
+        assert await site.reconcile(name) is None
+        assert site.cluster.snapshot_content(name) is None
+        assert site.stored(name) is None
+        assert site.trashed
+
+    played(script)
+
+
+def test_deleted_before_the_snapshot_controller_saw_it() -> None:
+    """A complete content without a finalizer goes with its data once its snapshot is gone."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.taken(name)
+        site.cluster.delete("snapshots", "shop/snap")
+        assert await site.reconcile(name) is None
+        assert site.cluster.snapshot_content(name) is None
+        assert site.stored(name) is None
+
+    played(script)
+
+
+def test_deleted_during_a_restore() -> None:
+    """The data stays while a claim is being restored from it."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.taken(name)
+        bound = {"boundVolumeSnapshotContentName": name, "readyToUse": True}
+        site.cluster.change("snapshots", "shop/snap", lambda body: body.update(status=bound))
+        claim = site.claim("restored", dataSource=SNAPSHOT_SOURCE)
+        await site.controller.reconcile(claim.uid)
+        assert site.clones.reads_snapshot(names.snapshot_uid(name))
+
+        def leave(body: Any) -> None:
+            body["metadata"]["finalizers"] = [names.CONTENT_FINALIZER]
+            body["metadata"]["annotations"] = {names.SNAPSHOT_BEING_DELETED: "yes"}
+            body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+        site.cluster.change("snapshot_contents", name, leave)
+        assert await site.reconcile(name) == AWAITING_CHANGE
+        await asyncio.sleep(1.0)
+        assert await site.controller.reconcile(claim.uid) is None
+        assert site.content(claim) == File(b"data")
+        assert await site.reconcile(name) is None
+        assert site.stored(name) is None
+
+    played(script)
+
+
+def test_a_snapshot_that_vanished() -> None:
+    """A snapshot that is deleted before its copy is complete leaves neither content nor copy."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.reconcile(name)
+        site.cluster.delete("snapshots", "shop/snap")
+        await site.reconcile(name)
+        assert site.cluster.snapshot_content(name) is None
+        assert site.export.snapshots.begun == {}
+        assert site.tree.look(layout.COPIES) == Directory(mode=0o700)
+
+    played(script)
+
+
+def test_the_source_is_protected() -> None:
+    """While a snapshot is being taken of a volume, the volume's reclaim waits."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        volume = site.cluster.volume(names.volume_name(source.uid))
+        assert volume is not None
+        name = site.take()
+        assert site.clones.snapshot_of(volume) is None
+        with site.locks.try_acquire(volume.name):
+            assert await site.reconcile(name) == LOCKED
+        await site.reconcile(name)
+        assert site.clones.snapshot_of(volume) == "shop/snap"
+        site.cache.with_snapshots = False
+        assert site.clones.snapshot_of(volume) is None
+        site.cache.with_snapshots = True
+        await site.taken(name)
+        assert site.clones.snapshot_of(volume) is None
+
+    played(script)
+
+
+def test_refusals() -> None:
+    """What cannot be served gets an event, and the reason in the status of its content."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        volume = next(iter(site.cluster.volumes())).name
+        site.cluster.change("volumes", volume, lambda body: body["metadata"].update(annotations={}))
+        name = site.take()
+        assert await site.reconcile(name) == REFUSED
+        (message,) = await site.messages("snap")
+        assert "another provisioner" in message
+        assert site.cluster.snapshot_content(name) is None
+        body = {
+            "metadata": {"name": "forged"},
+            "spec": {
+                "driver": samples.US,
+                "source": {"snapshotHandle": "x"},
+                "volumeSnapshotRef": {"namespace": "shop", "name": "forged"},
+            },
+        }
+        site.cluster.create("snapshot_contents", body)
+        assert await site.reconcile("forged") == REFUSED
+        assert "no ledger" in site.status("forged")["error"]["message"]
+
+    played(script)
+
+
+def test_a_volume_without_a_record() -> None:
+    """A volume that the ledger does not know is not copied."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        await site.export.forget(names.volume_name(source.uid))
+        name = site.take()
+        assert await site.reconcile(name) == REFUSED
+        (message,) = await site.messages("snap")
+        assert "no ledger has a record" in message
+
+    played(script)
+
+
+def test_a_failed_copy() -> None:
+    """A copy that fails is discarded, its reason is in the status, and the next one begins again."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+
+        async def full(call: str, _path: Any) -> None:
+            if call == "make":
+                raise ExportError(Cause.NO_SPACE)
+
+        site.tree.before = full
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        assert await site.reconcile(name) == FAILED
+        assert "no space left" in site.status(name)["error"]["message"]
+        assert site.export.snapshots.begun == {}
+        site.tree.before = no_fault
+        await site.taken(name)
+        assert "error" not in site.status(name)
+
+    played(script)
+
+
+def test_names_that_are_too_long() -> None:
+    """A record that fits on no server is refused."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.cluster.create("snapshot_classes", {"metadata": {"name": "c" * 900}, "driver": samples.US})
+        spec = {"volumeSnapshotClassName": "c" * 900, "source": {"persistentVolumeClaimName": "data"}}
+        body = {"metadata": {"name": "s" * 253, "namespace": "shop"}, "spec": spec}
+        name = names.content_name(site.cluster.create("snapshots", body)["metadata"]["uid"])
+        assert await site.reconcile(name) == REFUSED
+        (message,) = await site.messages("s" * 253)
+        assert "shorter names" in message
+
+    played(script)
+
+
+def test_an_api_server_that_refuses() -> None:
+    """A call that the API server refuses is repeated."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+
+        async def refuse(call: str, _about: str) -> None:
+            if call == "create_snapshot_content":
+                raise Forbidden("no")
+
+        site.cluster.before = refuse
+        assert await site.reconcile(name) == FAILED
+
+    played(script)
+
+
+def test_what_is_queued() -> None:
+    """A class that appears queues its unfinished snapshots, and an export what has begun on it."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.reconcile(name)
+        while len(site.snapshot_queue):
+            site.snapshot_queue.done(await site.snapshot_queue.get() or "")
+        (snapshot_class,) = site.cache.snapshot_classes.values()
+        site.cache.snapshot_classes.apply(snapshot_class, deleted=True)
+        site.cache.snapshot_classes.apply(snapshot_class, deleted=False)
+        assert await site.snapshot_queue.get() == name
+        site.snapshot_queue.done(name)
+        with site.taker.subscribed():
+            assert await site.snapshot_queue.get() == name
+
+    played(script)
