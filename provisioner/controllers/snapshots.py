@@ -208,7 +208,10 @@ class SnapshotController:
                 log.debug("snapshot_waits", content=name, why=why)
                 return AWAITING_CHANGE
             case Fail(message):
-                return await self._fail(view, message)
+                requeue = await self._fail(view, message)
+                if names.snapshot_uid(name) not in self._jobs:
+                    await self._end(names.snapshot_uid(name))  # what an earlier leader has copied takes space
+                return requeue
             case Take(record):
                 return await self._take(view, names.snapshot_uid(name), record)
             case Serve(handle, record):

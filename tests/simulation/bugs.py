@@ -14,10 +14,10 @@ from msgspec import structs
 from provisioner.controllers.cache import ClusterCache
 from provisioner.core import instances, names
 from provisioner.core.locations import Location, RelPath
-from provisioner.core.objects import Claim, Metadata, Namespace, Volume
+from provisioner.core.objects import Claim, Metadata, Namespace, Snapshot, SnapshotContent, Volume
 from provisioner.core.paths import LEDGER
 from provisioner.core.places import Places
-from provisioner.core.records import ArchiveRecord, Record, encode
+from provisioner.core.records import ArchiveRecord, Record, SnapshotRecord, encode
 from provisioner.core.tenancy import Tenant
 from provisioner.ledger import layout, opening, restore
 from provisioner.ledger.copies import Copies
@@ -29,6 +29,7 @@ from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
+from provisioner.ledger.snapshots import Snapshots
 from provisioner.ledger.trash import Trash
 from provisioner.ledger.volume_records import VolumeRecords
 from provisioner.ports.clock import Clock
@@ -93,9 +94,9 @@ class Mutant(Parts):
         """See `Parts`."""
         return cluster if self._cluster is None else cast(Cluster, self._cluster(cluster, cache))
 
-    def cache(self, places: Places) -> ClusterCache:
+    def cache(self, places: Places, *, with_snapshots: bool) -> ClusterCache:
         """See `Parts`."""
-        return self._cache(PROVISIONER, places=places)
+        return self._cache(PROVISIONER, places=places, with_snapshots=with_snapshots)
 
     def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
         """See `Parts`."""
@@ -630,12 +631,10 @@ class _LostWritesStayLost(TreeCopy):
 class _FullIsComplete(TreeCopy):
     """A file for which there is no room stays as it is."""
 
-    async def _copy_content(self, item: Item, made: Item) -> None:
-        try:
-            await super()._copy_content(item, made)
-        except ExportError as exc:
-            if exc.cause is not Cause.NO_SPACE:
-                raise
+    async def _copy_segment(self, item: Item, made: Item, begin: int, end: int, *, by_server: bool) -> int:
+        with suppress(ExportError, ExceptionGroup):
+            return await super()._copy_segment(item, made, begin, end, by_server=by_server)
+        return end
 
 
 class _RefusedIsGone(TreeCopy):
@@ -690,6 +689,53 @@ class _PlacedFirst(Copies):
             await self.discard(volume_name)
             return True
         return await super().place(volume_name, held, token)
+
+
+class _DeletedWhateverThePolicy(Through):
+    """Every content is read as one with the policy Delete."""
+
+    async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
+        found: SnapshotContent | None = await self._port.get_snapshot_content(name)
+        return found and structs.replace(found, spec=structs.replace(found.spec, deletion_policy="Delete"))
+
+
+class _AnyDeletionCounts(Through):
+    """Every content is read as one whose deletion the snapshot-controller has asked for."""
+
+    async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
+        found: SnapshotContent | None = await self._port.get_snapshot_content(name)
+        annotations = {names.SNAPSHOT_BEING_DELETED: "yes"}
+        return found and structs.replace(found, metadata=structs.replace(found.metadata, annotations=annotations))
+
+
+class _SnapshotFromCache(Through):
+    """A snapshot is not read again after its content was created."""
+
+    async def get_snapshot(self, namespace: str, name: str) -> Snapshot | None:
+        return next((each for each in self._cache.snapshots.values() if each.key == f"{namespace}/{name}"), None)
+
+
+class _BegunStays(Snapshots):
+    """The record of a snapshot that has begun is never removed."""
+
+    async def end(self, handle: str) -> None:
+        await self._copies.discard(names.snapshot_source(handle))
+
+
+class _DataStays(Snapshots):
+    """The data of a deleted snapshot stays."""
+
+    async def remove(self, handle: str) -> None:
+        self._complete.pop(handle, None)
+
+
+class _SnapshotsGoFirst(Snapshots):
+    """A new snapshot replaces all others of its export."""
+
+    async def begin(self, handle: str, record: SnapshotRecord) -> SnapshotRecord:
+        for each in list(self._complete):
+            await self.remove(each)
+        return await super().begin(handle, record)
 
 
 class _SourcesNotNamed(Export):
@@ -759,6 +805,12 @@ BUGS: dict[str, Parts] = {
     "copies are never discarded": Mutant(export=with_parts(_copies=_CopiesStay)),
     "the undo of a clone leaves what was placed": Mutant(export=with_parts(_copies=_PlacedStays)),
     "a copy is placed before the record names it": Mutant(export=with_parts(_copies=_PlacedFirst)),
+    "snapshots are deleted whatever the policy": Mutant(cluster=_DeletedWhateverThePolicy),
+    "any deletion of a content counts": Mutant(cluster=_AnyDeletionCounts),
+    "a snapshot is not read again": Mutant(cluster=_SnapshotFromCache),
+    "a snapshot that has begun stays": Mutant(export=with_parts(snapshots=_BegunStays)),
+    "the data of a deleted snapshot stays": Mutant(export=with_parts(snapshots=_DataStays)),
+    "a snapshot replaces the others": Mutant(export=with_parts(snapshots=_SnapshotsGoFirst)),
     "group ids are never freed": Mutant(export=with_parts(_grouping=_IdsNeverFreed)),
     "group ids in the trash are free": Mutant(export=with_parts(_grouping=_TrashNeedsNoId)),
     "a group id of another volume is taken": Mutant(export=with_parts(_grouping=_AnyEntryCounts)),

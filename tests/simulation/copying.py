@@ -7,20 +7,23 @@ from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import replace
 
+from provisioner.core import names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim
 from provisioner.ports.cluster import NotFound
 from provisioner.ports.files import NO_DATA
 from provisioner.ports.tree import Cause, ExportError
 from tests.simulation.judge import Home
-from tests.simulation.process import running
+from tests.simulation.process import PROVISIONER, running
 from tests.simulation.scripts import Crowd
+from tests.simulation.snapshotting import Album, StockController, hide_kinds
 from tests.simulation.world import Script, Site, World
 from tests.support.fakes.tree import Directory, File, Symlink
 
 CLASSES = ("delete-named", "archive-named", "retain-named", "delete-unique", "elsewhere", "kept-by-policy")
 KEYS = ("shop/data", "shop/more", "lab/data")
 CLONES = ("shop/copy", "shop/second", "lab/copy")
+SNAPSHOTS = ("first", "last")
 NAMES = ("one", "two", "three", "four", "five", "six")
 
 _FILES = frozenset(
@@ -77,7 +80,7 @@ class Server:
 
 
 class CopyingCrowd(Crowd):
-    """Random deeds around clones."""
+    """Random deeds around clones and snapshots."""
 
     def __init__(self, world: World, *, leaders: int = 1) -> None:
         super().__init__(world, leaders=leaders)
@@ -91,11 +94,24 @@ class CopyingCrowd(Crowd):
             self._claim: 4, self._clone: 6, self._delete: 3, self._delete_source: 2, self._write: 4, self._change: 6,
             self._remove: 1, self._remove_source: 1, self._mishap: 2, self._lead: 1, self._swap: 1,
             self._lose: 1, self._fill: 1, self._restart: 1, self._namespace: 1,
+            self._snapshot: 7, self._restore: 3, self._delete_snapshot: 2, self._delete_content: 1, self._forge: 1,
+            self._stop_controller: 1,
         }  # fmt: skip
+        self._stock = StockController(world, world.site)
+        Album(world, world.site)
+        self._bring_kinds = hide_kinds(world, world.site)
 
     async def _begin(self) -> None:
         """See `Crowd`; in most cases two claims are bound, and have data, before there is any deed."""
         await super()._begin()
+        for policy in ("Delete", "Retain"):
+            body = {"metadata": {"name": policy.lower()}, "driver": PROVISIONER, "deletionPolicy": policy}
+            self._world.site.cluster.create("snapshot_classes", body)
+        self._world.later(self._stock.run())
+        if self._chance.random() < 0.8:
+            self._bring_kinds()
+        else:
+            asyncio.get_running_loop().call_later(self._chance.uniform(0.0, 60.0), self._bring_kinds)
         for key in self._chance.sample(KEYS, 2):
             self._world.claim(key, self._chance.choice(self._classes))
         bound = self._world.judge.homes
@@ -107,12 +123,14 @@ class CopyingCrowd(Crowd):
         for server in self._servers:
             server.meddling, server.away = 0.0, False
             server.fill()
+        self._stock.is_up = True
+        self._bring_kinds()
 
     def _meddle(self) -> None:
         """Do a deed in the middle of a copy."""
         deeds = {
-            self._change: 8, self._lose: 2, self._fill: 2, self._restart: 3,
-            self._mishap: 1, self._delete_source: 1, self._remove_source: 1, self._delete_clone: 1,
+            self._change: 8, self._lose: 2, self._fill: 2, self._restart: 3, self._mishap: 1, self._delete_source: 1,
+            self._remove_source: 1, self._delete_clone: 1, self._delete_snapshot: 1, self._stop_controller: 1,
         }  # fmt: skip
         self._chance.choices(list(deeds), list(deeds.values()))[0](self._world.site)
 
@@ -163,6 +181,68 @@ class CopyingCrowd(Crowd):
                 site.cluster.delete("volumes", claim.spec.volume_name)
             if self._chance.random() < 0.5:
                 self._world.delete_claim(claim.key, site=site)
+
+    # ------------------------------------------------------------------------------------------- snapshots
+
+    def _snapshot(self, site: Site) -> None:
+        """A tenant takes a snapshot of a claim."""
+        claims = [claim for claim in site.cluster.claims() if claim.status.phase == "Bound"]
+        if not claims:
+            return
+        claim, name = self._chance.choice(claims), self._chance.choice(SNAPSHOTS)
+        namespace = claim.metadata.namespace
+        if site.cluster.snapshot(f"{namespace}/{name}") is None:
+            self._world.note(f"tenant takes snapshot {namespace}/{name} of {claim.key}")
+            spec = {
+                "source": {"persistentVolumeClaimName": claim.metadata.name},
+                "volumeSnapshotClassName": self._chance.choice(("delete", "retain")),
+            }
+            site.cluster.create("snapshots", {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
+
+    def _restore(self, site: Site) -> None:
+        """A tenant restores a snapshot into a new claim, of another namespace at times."""
+        there, key = site.cluster.snapshots(), self._chance.choice(CLONES)
+        if not there or site.cluster.claim(key) is not None:
+            return
+        ready = [snapshot for snapshot in there if snapshot.status.ready_to_use] or there
+        name = self._chance.choice(ready).metadata.name
+        source = {"apiGroup": names.SNAPSHOT_GROUP, "kind": "VolumeSnapshot", "name": name}
+        self._world.claim(key, self._chance.choice(self._classes), site=site, dataSource=source)
+
+    def _delete_snapshot(self, site: Site) -> None:
+        there = [each for each in site.cluster.snapshots() if not each.metadata.deletion_timestamp]
+        if there:
+            key = self._chance.choice(there).key
+            self._world.note(f"tenant deletes snapshot {key}")
+            site.cluster.delete("snapshots", key)
+
+    def _delete_content(self, site: Site) -> None:
+        """An admin deletes a content by hand, under its snapshot or not."""
+        there = [each for each in site.cluster.snapshot_contents() if not each.metadata.deletion_timestamp]
+        if there:
+            name = self._chance.choice(there).name
+            self._world.note(f"admin deletes content {name}")
+            site.cluster.delete("snapshot_contents", name)
+
+    def _forge(self, site: Site) -> None:
+        """An admin writes a content of a snapshot that no ledger has, or another handle into a content's status."""
+        there = site.cluster.snapshot_contents()
+        if there and self._chance.random() < 0.5:
+            name, handle = self._chance.choice(there).name, self._chance.choice(there).spec.volume_snapshot_ref.uid
+            self._world.note(f"admin writes handle {handle} into the status of {name}")
+            site.cluster.change(
+                "snapshot_contents", name, lambda body: body.setdefault("status", {}).update(snapshotHandle=handle)
+            )
+        elif site.cluster.snapshot_content("forged") is None:
+            self._world.note("admin forges a content")
+            reference = {"namespace": "shop", "name": "forged"}
+            spec = {"driver": PROVISIONER, "deletionPolicy": "Retain", "source": {"snapshotHandle": "unknown"}}
+            body = {"metadata": {"name": "forged"}, "spec": {**spec, "volumeSnapshotRef": reference}}
+            site.cluster.create("snapshot_contents", body)
+
+    def _stop_controller(self, _site: Site) -> None:
+        """The snapshot-controller is stopped, or runs again."""
+        self._stock.is_up = not self._stock.is_up
 
     # ------------------------------------------------------------------------------------------- tenants' files
 

@@ -84,6 +84,7 @@ class Crowded:
                 clusters=self.clusters,
                 named_twice=self.named_twice,
             )
+            world.with_snapshots = self.copying
             disturb_watches(world, rate=chance.choice((0.0, 0.1, 0.4)))
             return world
 

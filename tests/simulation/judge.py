@@ -95,8 +95,14 @@ class Judge:
         self._strangers: list[tuple[Location, RelPath, Directory, dict[str, Node]]] = []
         self._places: dict[Location, dict[int, RelPath]] = {location: {} for location in trees}
         self._displaced: tuple[Location, RelPath, str] | None = None
-        self._copies: dict[tuple[Location, str], float] = {}
-        """When each copy was begun, by its name in `copies`."""
+        self._copies: dict[tuple[Location, str], tuple[float, Directory]] = {}
+        """When each copy was begun, with its directory, by its name in `copies`."""
+        self.checks: list[Callable[[], None]] = []
+        """Further invariants that hold at any time."""
+        self.rests: list[Callable[[], Iterator[str]]] = []
+        """Further ones that hold at rest."""
+        self.restored: Callable[[str, Directory], Iterator[str]] = lambda *_: iter(())
+        """Yields what is wrong with a directory that was restored from a snapshot."""
 
     def watch(self, cluster: MemoryCluster) -> None:
         """Watch a cluster from now on."""
@@ -259,20 +265,32 @@ class Judge:
         """
         claim = self._claims.get(home.claim_uid)
         source = claim.data_source if claim is not None else None
-        if source is None or not source.is_claim:
+        if source is None or not (source.is_claim or source.is_snapshot):
             return
         location = self._first_name(home.location)
         record = _record_at(self._trees[location], (LEDGER, "pending", home.volume))
+        if source.is_snapshot and record is not None:
+            for wrong in self.restored(record.clone_of, home.directory):
+                self.blame(f"a restored volume is wrong: {home}: {wrong}")
+            self._keep_copied(home)
+            return
         origin = next((each for each in self.homes if record is not None and each.volume == record.clone_of), None)
-        begun_s = self._copies.get((location, f"{home.volume}.{record.copied}")) if record is not None else None
-        if origin is None or begun_s is None:
+        begun = self._copies.get((location, f"{home.volume}.{record.copied}")) if record is not None else None
+        if origin is None or begun is None:
             self.blame(f"a clone is no copy of its source: {home}, {record}")
             return
-        for wrong in origin.versions.wrong(origin.directory, home.directory, begun_s):
+        for wrong in origin.versions.wrong(origin.directory, home.directory, begun[0]):
             self.blame(f"a clone is not as its source was: {home}: {wrong}")
+        self._keep_copied(home)
+
+    def _keep_copied(self, home: Home) -> None:
         for name, node in home.directory.entries.items():
             home.kept[name] = node
             self.note(home, name)
+
+    def begun_s(self, data: Directory) -> float | None:
+        """Return when the copy was begun that has become this directory; None if there was none."""
+        return next((at_s for at_s, copy in self._copies.values() if copy.entries.get("tree") is data), None)
 
     def _check_sources(self) -> None:
         """The source of a copy that is not complete stays where it is.
@@ -341,12 +359,22 @@ class Judge:
                 id(directory): self._as_placed(location, path) for path, directory in _walk((), tree.root)
             }
             copies = tree.look(layout.COPIES)
-            for name in copies.entries if isinstance(copies, Directory) else ():
-                self._copies.setdefault((location, name), asyncio.get_running_loop().time())
+            for name, copy in copies.entries.items() if isinstance(copies, Directory) else ():
+                if isinstance(copy, Directory):
+                    self._copies.setdefault((location, name), (asyncio.get_running_loop().time(), copy))
         self.check()
 
     def check(self) -> None:
         """Check the invariants that hold at any time."""
+        self._check_homes()
+        self._check_sources()
+        for check in self.checks:
+            check()
+        for location, path, directory, entries in self._strangers:
+            if self.at(location, path) is not directory or directory.entries != entries:
+                self.blame(f"{'/'.join(path)} on {location} is a stranger's, and was changed")
+
+    def _check_homes(self) -> None:
         for home in self.homes:
             if home.followed:
                 continue
@@ -360,10 +388,6 @@ class Judge:
                     self.blame(f"bytes of a live claim are lost: {home}")
             elif home.kept and not (home.rule == "delete" and home.claim_gone):
                 self._check_kept(home)
-        self._check_sources()
-        for location, path, directory, entries in self._strangers:
-            if self.at(location, path) is not directory or directory.entries != entries:
-                self.blame(f"{'/'.join(path)} on {location} is a stranger's, and was changed")
 
     def _now(self, home: Home) -> RelPath | None:
         """The path of a home that the last search has not seen yet."""
@@ -404,7 +428,8 @@ class Judge:
 
     def unrest(self) -> list[str]:
         """The violations of the invariants that hold once everything is at rest."""
-        return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees(), *self._of_events()]
+        return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees(), *self._of_events(),
+                *(what for rest in self.rests for what in rest())]  # fmt: skip
 
     def _of_events(self) -> Iterator[str]:
         """No event on a claim may name a volume that its namespace never had in its cluster."""
@@ -604,8 +629,8 @@ def _is_refused(cluster: MemoryCluster, claim: Claim) -> bool:
     if source is not None:
         words.append("no ledger has a record")
         origin = cluster.claim(f"{claim.metadata.namespace}/{source.name}")
-        if origin is None or origin.status.phase != "Bound":
-            words.append("source claim")
+        if source.is_snapshot or origin is None or origin.status.phase != "Bound":
+            words += ["source claim", "snapshot"]
     return any(
         (event.type == "Warning" or source is not None) and any(word in event.message for word in words)
         for event in events

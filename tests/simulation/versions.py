@@ -29,7 +29,7 @@ class Versions:
 
     def replace(self, now_s: float, name: str, node: Node | None) -> None:
         """Note what is at a name from now on; None stands for nothing."""
-        below = dict(_contents(Directory(entries={name: node}))) if node is not None else {}
+        below = dict(contents(Directory(entries={name: node}))) if node is not None else {}
         if node is not None:
             self._files.setdefault(name, []).append(node)
         known = [path for path in self._log if path == name or path.startswith(f"{name}/")]
@@ -46,7 +46,7 @@ class Versions:
 
     def wrong(self, source: Directory, copy: Directory, begun_s: float) -> Iterator[str]:
         """Yield what a copy that began at this time, and is complete now, has that it must not have."""
-        found = dict(_contents(copy))
+        found = dict(contents(copy))
         for path in sorted(self._log.keys() | found.keys()):
             allowed = [each for name in self._names(path) for each in self._since(name, begun_s)]
             if found.get(path) not in allowed and not _is_torn(found.get(path), allowed):
@@ -82,12 +82,13 @@ def _is_torn(content: Content | None, versions: list[Content | None]) -> bool:
     return True
 
 
-def _contents(directory: Directory, above: str = "") -> Iterator[tuple[str, Content]]:
+def contents(directory: Directory, above: str = "") -> Iterator[tuple[str, Content]]:
+    """Yield all paths in a directory, with their contents."""
     for name, node in directory.entries.items():
         path = f"{above}{name}"
         yield path, content_of(node)
         if isinstance(node, Directory):
-            yield from _contents(node, f"{path}/")
+            yield from contents(node, f"{path}/")
 
 
 def content_of(node: Node) -> Content:

@@ -141,6 +141,8 @@ class World:
         self.judge.rivalry = clusters > 1
         self.grouped = chance.random() < 0.5
         """Whether the volumes of its classes have groups of their own: the ledger goes other ways without them."""
+        self.with_snapshots = False
+        """Whether processes that are started serve VolumeSnapshots."""
         self.pauses = 0
         """How many times everything can look as if it were at rest, and still goes on."""
         self.metrics = Metrics()
@@ -169,6 +171,7 @@ class World:
             parts=self.parts,
             leadership=self._leadership(site),
             ended=self._ended,
+            with_snapshots=self.with_snapshots,
         )
         site.overlapped |= any(not other.dead for other in site.processes)
         self.judge.rivalry |= site.overlapped
