@@ -376,3 +376,24 @@ def test_what_an_earlier_leader_has_copied() -> None:
         assert site.tree.look(layout.COPIES) == Directory(mode=0o700)
 
     played(script)
+
+
+def test_a_claim_that_is_created_again() -> None:
+    """A copy that has begun goes on with its volume, although another claim of that name waits for a volume."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        held(site)
+        name = site.take()
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        job = site.taker._jobs.pop(names.snapshot_uid(name))
+        assert job.task is not None
+        job.task.cancel()
+        site.cluster.delete("claims", "shop/data")
+        site.cluster.change("claims", "shop/data", lambda body: body["metadata"].update(finalizers=[]))
+        site.claim("data")
+        site.tree.before = no_fault
+        await site.taken(name)
+        assert site.stored(name) == File(b"data")
+
+    played(script)
