@@ -101,11 +101,11 @@ def two_volumes(rule: OnDelete, meddle: Meddle = leave, *, pattern: str = NAMED)
     return script
 
 
-def copied(meddle: Meddle = leave) -> Script:
+def copied(meddle: Meddle = leave, **parameters: str) -> Script:
     """A claim in use is cloned; the clone is used, the source is deleted, and then the clone."""
 
     async def script(world: World) -> None:
-        world.add_class("nfs", onDelete="delete", pathPattern=NAMED)
+        world.add_class("nfs", onDelete="delete", pathPattern=NAMED, **parameters)
         world.plant(("stranger",))
         world.claim(KEY, "nfs")
         await _used(world, KEY, "one")
