@@ -1,5 +1,6 @@
-# The provisioner's image: Debian's Python, the packages that requirements.txt pins, and the wheel that the tests ran.
-# docker/build.sh puts the wheels into dist/image first.
+# The provisioner's image: Debian's Python, the packages that requirements.txt pins, and the provisioner.
+#   docker build .     in any checkout; pip reads the packages from the package index that it is configured for
+#   docker/build.sh    puts all wheels into dist/image first, so that pip needs no index in the build
 
 # Debian's Python without the parts that only its developers use, and without Debian's bytecode of the whole library:
 # the build stage compiles the modules that the provisioner imports.
@@ -13,12 +14,14 @@ RUN apt-get update \
 FROM python AS build
 ENV PYTHONDONTWRITEBYTECODE=1
 RUN apt-get update \
- && apt-get install -y --no-install-recommends binutils python3-pip python3-venv \
+ && apt-get install -y --no-install-recommends binutils python3-pip python3-setuptools python3-venv \
  && python3 -m venv --without-pip /opt/nfs-provisioner
-COPY requirements.txt /wheels/
-COPY dist/image/packages /wheels/packages
-RUN pip --python /opt/nfs-provisioner/bin/python install --no-index --find-links /wheels/packages --no-compile \
-      --no-deps --require-hashes -r /wheels/requirements.txt
+# A pattern that matches nothing copies nothing: the wheels of docker/build.sh may be missing.
+COPY requirements.txt dist/image/package[s] /wheels/packages/
+RUN if ls /wheels/packages/*.whl >/dev/null 2>&1; then from="--no-index --find-links /wheels/packages"; \
+    else from="--only-binary :all:"; fi \
+ && pip --python /opt/nfs-provisioner/bin/python install $from --no-compile --no-deps --require-hashes \
+      -r /wheels/packages/requirements.txt
 # What the provisioner never loads, 90 MB:
 # - of the Kubernetes client all but the asynchronous loaders of configurations (provisioner/kube/library.py), and
 #   pydantic, which only the rest of it needs;
@@ -30,8 +33,12 @@ RUN cd /opt/nfs-provisioner/lib/python3*/site-packages \
  && rm -r pydantic pydantic_core pygments \
  && find . -name '*.so' -exec strip --strip-unneeded {} + \
  && find . -name '*.p[xy][dx]' -delete
-COPY dist/image/*.whl /wheels/
-RUN pip --python /opt/nfs-provisioner/bin/python install --no-index --no-deps --no-compile /wheels/*.whl
+COPY pyproject.toml README.md LICENSE dist/image/*.wh[l] /source/
+COPY provisioner /source/provisioner
+# The same code gives the same wheel at any time.
+RUN cd /source && if ! ls ./*.whl >/dev/null 2>&1; then \
+      SOURCE_DATE_EPOCH=946684800 pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir . .; fi \
+ && pip --python /opt/nfs-provisioner/bin/python install --no-index --no-deps --no-compile ./*.whl
 # The root of a running container is read-only, so bytecode must be here already: of each module of the provisioner and
 # all that these import, the standard library too, in a directory of its own.
 RUN unset PYTHONDONTWRITEBYTECODE && export PYTHONPYCACHEPREFIX=/opt/nfs-provisioner/bytecode && cd / \

@@ -22,8 +22,8 @@ LOCKED := --require-hashes --only-binary :all:
 LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup testbed demo test test-all unit e2e image manifests pictures check docs format conformance \
-	conformance-docs bench bench-growth bench-smoke bench-docs lock clean
+.PHONY: help setup testbed demo test test-all unit e2e image manifests release pictures check docs format \
+	conformance conformance-docs bench bench-growth bench-smoke bench-docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -89,6 +89,9 @@ conformance-docs: $(STAMP) ## write the results of build/conformance into docs/d
 manifests: testbed ## render deploy/base from the chart, and the values in its README
 	@$(BIN)/python -m deploy.manifests
 	@$(BIN)/python -m deploy.chart_readme
+
+release: testbed ## write wheel, chart, manifests and SBOM of the tag at HEAD into dist/release; TAG=v1.2.3 names another tag
+	@$(BIN)/python -m deploy.release $(TAG:%=--tag=%)
 
 pictures: testbed ## write docs/pictures from real runs; takes a quarter of an hour and root
 	@$(BIN)/python -m pictures

@@ -1,4 +1,4 @@
-"""`make manifests`: render the chart into deploy/base, a kustomize base."""
+"""`make manifests`: render the chart into deploy/base, a kustomize base, and its rules into deploy/monitoring."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from testbed.helm import Helm
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "deploy" / "base"
+MONITORING = ROOT / "deploy" / "monitoring"
 
 NAME = "nfs-provisioner"
 CHART = ROOT / "charts" / NAME
@@ -46,14 +47,27 @@ def rendered(helm: Helm) -> dict[str, str]:
     return {name: NOTICE + yaml.safe_dump_all(found, sort_keys=False, width=120) for name, found in files.items()}
 
 
+def monitoring(helm: Helm) -> dict[str, str]:
+    """Return the files for a Prometheus and a Grafana without operators as text by name. Raises HelmFailed."""
+    flags = ("--set=nfs.server=nas.example", "--set=prometheusRule.enabled=true")
+    shown = "--show-only=templates/prometheusrule.yaml"
+    rule = yaml.safe_load(helm.run("template", NAME, CHART, f"--namespace={NAME}", *flags, shown))
+    return {
+        "rules.yaml": NOTICE + yaml.safe_dump(rule["spec"], sort_keys=False, width=120),
+        "dashboard.json": (CHART / "dashboards" / f"{NAME}.json").read_text(),
+    }
+
+
 def write(helm: Helm) -> None:
-    """Write the base as the chart renders it, and remove stale files."""
+    """Write the base and the rules as the chart renders them, and remove stale files of the base."""
     BASE.mkdir(parents=True, exist_ok=True)
     files = rendered(helm)
     for stale in {path.name for path in BASE.iterdir()} - set(files):
         (BASE / stale).unlink()
     for name, text in files.items():
         (BASE / name).write_text(text)
+    for name, text in monitoring(helm).items():
+        (MONITORING / name).write_text(text)
 
 
 def _plain(body: Object) -> Object:

@@ -125,11 +125,11 @@ def lines(panel: Panel, prometheus: Prometheus, span: Span) -> list[Line]:
 def filled(expression: str, *, scrape_interval_s: float, step_s: float) -> str:
     """Return PromQL with the variables filled in.
 
-    They select all namespaces and jobs, and the rate interval of Grafana's rule:
+    They select all clusters, namespaces, jobs and exports, and the rate interval of Grafana's rule:
     https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables/
     """
     interval_s = max(4 * scrape_interval_s, scrape_interval_s + step_s)
-    values = {"namespace": ".*", "job": ".*", "__rate_interval": f"{interval_s:.0f}s"}
+    values = dict.fromkeys(("cluster", "namespace", "job", "export"), ".*") | {"__rate_interval": f"{interval_s:.0f}s"}
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], expression)
 
 

@@ -68,6 +68,8 @@ class Settings:
     """Whether each volume has metrics of its own."""
     snapshots: bool = False
     """Whether VolumeSnapshots are served."""
+    context: str | None = None
+    """The context of the kubeconfig; None for the current one."""
 
     @property
     def lease_name(self) -> str:
@@ -143,6 +145,12 @@ def lease_namespace(given: str | None) -> str:
             return file.read().strip() or "default"
     except OSError:
         return "default"
+
+
+def users_kubeconfig() -> str | None:
+    """Return the kubeconfig that kubectl uses by default, if it exists; None in a pod, which has a ServiceAccount."""
+    path = os.path.expanduser("~/.kube/config")
+    return path if "KUBERNETES_SERVICE_HOST" not in os.environ and os.path.exists(path) else None
 
 
 def listen(text: str) -> tuple[str, int]:

@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 
 import click
 
-from provisioner.cli import options
-from provisioner.cli.output import Cell, print_list, print_table
-from provisioner.commands.archives import list_archives
+from provisioner.cli import lists, options
+from provisioner.cli.output import Cell, Column, Listing, View, age, column_of_age, print_list
+from provisioner.commands.archives import delete_archive, list_archives
 from provisioner.core.archives import ArchiveRow, in_order
-from provisioner.core.listing import age
 from provisioner.settings import Settings
 
-_COLUMNS = ("ARCHIVE", "CLAIM", "CLASS", "CAPACITY", "ARCHIVED", "KEPT UNTIL", "EXPORT")
 _NEVER_EXPIRES = "for ever"
 """KEPT UNTIL of an archive without a retention time. Scripts read it."""
 
 
+def _claim(each: ArchiveRow) -> Cell:
+    claim = f"{each.namespace}/{each.claim}" if each.volume else "-"
+    return (f"{claim} ({each.why_not})", "yellow") if each.why_not else claim
+
+
+LISTING = Listing(
+    row=ArchiveRow,
+    columns=(
+        Column("ARCHIVE", "archive"),
+        Column("CLAIM", "claim", _claim),
+        Column("CLASS", "storage_class"),
+        Column("CAPACITY", "capacity"),
+        column_of_age("ARCHIVED", "archived"),
+        Column("KEPT UNTIL", "kept_until", lambda each: each.kept_until or _NEVER_EXPIRES),
+        Column("EXPORT", "export", wide=True),
+        Column("VOLUME", "volume", wide=True),
+        Column("DIRECTORY", "directory", wide=True),
+    ),
+    name=lambda each: each.archive,
+    none="no archives",
+)
+
+
 @click.command()
-@options.taking(options.output())
+@lists.listing
 @options.with_settings
-@click.option("-n", "--namespace", metavar="NAME", help="Only archives of claims in this namespace.")
-async def archives(settings: Settings, *, output: str, namespace: str | None) -> int:
+@options.taking(lists.in_namespace("archives of claims"))
+@click.option("--delete", "deleted", metavar="NAME", help="Delete this archive, if nothing needs it; see --yes.")
+@click.option("--yes", is_flag=True, help="With --delete: do it; without, only show what would be deleted.")
+async def archives(
+    settings: Settings, *, view: View, namespace: str | None, all_namespaces: bool, deleted: str | None, yes: bool
+) -> int:
     """List the archives on all exports.
 
     Shows the former claim of each archive, its age, and how long it is kept. CAPACITY is the size that the claim
     requested, not the size of the files. An archive without a record, such as another provisioner leaves, is kept
     indefinitely, and no claim can get it automatically. `restore` gives an archive to a claim. Takes the flags and the
     environment of `run`: replace `run` with `archives`.
+
+    With --delete and --yes, moves one archive into the trash, where the daemon removes it. Refused while a claim, a
+    volume or another cluster needs it. An archive without a record gets one first.
 
     The standard error lists the exports that were read. Exit status 0 if all exports were read, even if there is no
     archive; 1 if an export or the API server does not respond; 2 if there is no export to read, or for unusable
@@ -39,29 +66,25 @@ async def archives(settings: Settings, *, output: str, namespace: str | None) ->
     Example:
       kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner archives --namespace shop
     """
+    if deleted is not None:
+        _print_deleted(await delete_archive(settings, deleted, apply=yes), done=yes)
+        return 0
+    if yes:
+        raise click.UsageError("--yes belongs to --delete NAME")
     found, scope = await list_archives(settings)
-    chosen = in_order(each for each in found if namespace in (None, each.namespace))
-    none = "no archives" if not namespace else f"no archives of namespace {namespace} ({len(found)} of others)"
-    return print_list(chosen, scope, output=output, print_rows=_print_rows, none=none)
+    wanted = None if all_namespaces else namespace
+    rows = in_order(each for each in found if wanted in (None, each.namespace))
+    none = f"no archives of namespace {wanted} ({len(found)} of others)" if wanted else LISTING.none
+    return print_list(rows, scope, replace(LISTING, none=none), view)
 
 
-def _print_rows(chosen: Sequence[ArchiveRow]) -> None:
-    now = datetime.now(UTC)
-    rows: list[list[Cell]] = [
-        [
-            each.archive,
-            _claim(each),
-            each.storage_class or "-",
-            each.capacity or "-",
-            age(each.archived, now) or "-",
-            each.kept_until or _NEVER_EXPIRES,
-            each.export,
-        ]
-        for each in chosen
-    ]
-    print_table(_COLUMNS, rows)
-
-
-def _claim(each: ArchiveRow) -> tuple[str, str]:
-    claim = f"{each.namespace}/{each.claim}" if each.volume else "-"
-    return (f"{claim} ({each.why_not})", "yellow") if each.why_not else (claim, "")
+def _print_deleted(each: ArchiveRow, *, done: bool) -> None:
+    of = f"claim {each.namespace}/{each.claim}, {each.capacity}" if each.volume else each.why_not
+    since = f", archived {age(each.archived)} ago" if each.archived else ""
+    click.echo(
+        f"archive {each.archive} on export {each.export} ({of}{since}) {'deleted' if done else 'would be deleted'}"
+    )
+    if done:
+        click.echo("it is in the trash, and the daemon removes it", err=True)
+    else:
+        click.echo("nothing was changed; to delete it for good, add --yes", err=True)

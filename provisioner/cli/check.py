@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
-from provisioner.cli import options
-from provisioner.cli.output import Cell, print_table
+from provisioner.cli import lists, options
+from provisioner.cli.output import Cell, Format, print_document, print_stanza, print_table
 from provisioner.commands.check import run_checks
 from provisioner.core.checks import Finding
 from provisioner.settings import Settings
 
 
 @click.command()
-@options.taking(options.output())
+@options.taking(lists.form())
 @options.with_settings
-async def check(settings: Settings, *, output: str) -> int:
+async def check(settings: Settings, *, output: Format, no_headers: bool) -> int:
     """Check the installation, and print advice for each failure.
 
     Checks the API server, the permissions, the Lease of the running daemon, each StorageClass of the provisioner, and
@@ -36,15 +35,34 @@ async def check(settings: Settings, *, output: str) -> int:
     findings = report.findings
     passed = all(finding.ok for finding in findings)
     click.echo(report.scope, err=True)
-    if output == "json":
+    if output in ("json", "yaml"):
         rows = [dataclasses.asdict(finding) for finding in findings]
-        click.echo(json.dumps({"ok": passed, "findings": rows}, indent=2))
+        print_document({"ok": passed, "findings": rows}, output)
+    elif output == "name":
+        for finding in findings:
+            click.echo(f"{finding.kind} {finding.name}".rstrip())
+    elif output == "wide":
+        _print_table(findings, headers=not no_headers)
     else:
-        _print_rows(findings)
+        for finding in findings:
+            print_stanza(_stanza(finding))
     return 0 if passed else 1
 
 
-def _print_rows(findings: Sequence[Finding]) -> None:
+def _stanza(finding: Finding) -> Iterator[Cell]:
+    """Return one line for what is well, and what, why and what to do for the rest."""
+    mark, style = _mark(finding)
+    what = f"{mark} {finding.kind} {finding.name}".rstrip()
+    if finding.ok and not finding.warning:
+        yield f"{what}: {finding.result}", style
+        return
+    yield what, style
+    yield f"why: {finding.result}"
+    if finding.advice:
+        yield f"fix: {finding.advice}", "yellow"
+
+
+def _print_table(findings: Sequence[Finding], *, headers: bool) -> None:
     rows: list[list[Cell]] = [
         [
             _mark(finding),
@@ -54,7 +72,7 @@ def _print_rows(findings: Sequence[Finding]) -> None:
         ]
         for finding in findings
     ]
-    print_table(["", "WHAT", "RESULT", "WHAT TO DO"], rows)
+    print_table(["", "WHAT", "RESULT", "WHAT TO DO"], rows, headers=headers)
 
 
 def _mark(finding: Finding) -> tuple[str, str]:

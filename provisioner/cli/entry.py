@@ -18,20 +18,28 @@ from provisioner.core.errors import InvalidSettings, ProvisionerError
 with absent("rich", "colorama"):
     import structlog  # noqa: F401
 
-COMMANDS = (
-    "adopt",
-    "archives",
-    "check",
-    "instances",
-    "orphans",
-    "quota-agent",
-    "recover",
-    "restore",
-    "run",
-    "snapshots",
-    "volumes",
-)
+GROUPS = {
+    "Daemon": ("run", "quota-agent"),
+    "Look": (
+        "check",
+        "volumes",
+        "claims",
+        "describe",
+        "usage",
+        "archives",
+        "snapshots",
+        "orphans",
+        "instances",
+        "version",
+    ),
+    "Repair": ("restore", "adopt", "recover", "move"),
+    "Shell": ("completion",),
+}
+"""The commands by what they are for, in the order of the help text."""
+COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 """Each is a click command in the module `provisioner.cli.NAME`, of that name with `_` for `-`."""
+PLUGIN = "kubectl-nfs_provisioner"
+"""The name under which the same program is a plugin of kubectl."""
 
 
 class _LazyGroup(click.Group):
@@ -45,6 +53,17 @@ class _LazyGroup(click.Group):
             name = cmd_name.replace("-", "_")
             self.add_command(getattr(import_module(f"provisioner.cli.{name}"), name))
         return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in their groups, each with its whole short help."""
+        for group, names in GROUPS.items():
+            commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
+            with formatter.section(group):
+                formatter.write_dl([(name, command.get_short_help_str(_SHORT_HELP)) for name, command in commands])
+
+
+_SHORT_HELP = 200
+"""Characters: no short help is longer."""
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -75,7 +94,8 @@ def main() -> None:
             # Names on an export are arbitrary bytes, and not every locale can show them.
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = cli.main(prog_name="nfs-provisioner", standalone_mode=False)
+        plugin = os.path.basename(sys.argv[0]) == PLUGIN
+        status = cli.main(prog_name="kubectl nfs-provisioner" if plugin else "nfs-provisioner", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message(), err=True)
         status = 2

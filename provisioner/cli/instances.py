@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
-from provisioner.cli import options
-from provisioner.cli.output import Cell, print_list, print_table
+from provisioner.cli import lists, options
+from provisioner.cli.output import Column, Listing, View, print_list
 from provisioner.commands.instances import list_instances
 from provisioner.core.instances import InstanceRow
 from provisioner.settings import Settings
 
-_COLUMNS = ("EXPORT", "INSTANCE", "TERM", "SIGNED", "STATE")
+LISTING = Listing(
+    row=InstanceRow,
+    columns=(
+        Column("EXPORT", "export"),
+        Column("INSTANCE", "instance"),
+        Column("TERM", "term", lambda each: str(each.term)),
+        Column("SIGNED", "signed"),
+        Column("STATE", "meaning", lambda each: (each.meaning, "red" if each.other else "")),
+    ),
+    name=lambda each: each.instance,
+    none="no instance has worked yet",
+)
 
 
 @click.command()
 @click.option("--this-cluster-goes-on", "this_cluster_goes_on", is_flag=True,
               help="Let this cluster delete and archive again, after two clusters with the same id worked on an export"
               " and the provisioner of the other cluster was stopped.")  # fmt: skip
-@options.taking(options.output())
+@lists.listing
 @options.with_settings
-async def instances(settings: Settings, *, output: str, this_cluster_goes_on: bool) -> int:
+async def instances(settings: Settings, *, view: View, this_cluster_goes_on: bool) -> int:
     """Show which instance works on each export.
 
     An instance is the process that leads for this cluster's provisioner.
@@ -41,8 +50,7 @@ async def instances(settings: Settings, *, output: str, this_cluster_goes_on: bo
       kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner instances
     """
     found, scope = await list_instances(settings, this_cluster_goes_on=this_cluster_goes_on)
-    none = "no instance has worked yet"
-    status = print_list(found, scope, output=output, print_rows=_print_rows, none=none)
+    status = print_list(found, scope, LISTING, view)
     if this_cluster_goes_on:
         decided = ", ".join(each.export for each in found if each.state == "decided")
         message = (
@@ -52,11 +60,3 @@ async def instances(settings: Settings, *, output: str, this_cluster_goes_on: bo
         )
         click.echo(message, err=True)
     return status
-
-
-def _print_rows(found: Sequence[InstanceRow]) -> None:
-    rows: list[list[Cell]] = [
-        [each.export, each.instance, str(each.term), each.signed or "-", (each.meaning, "red" if each.other else "")]
-        for each in found
-    ]
-    print_table(_COLUMNS, rows)

@@ -50,6 +50,7 @@ def with_settings(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[
     """Add the flags of `run` to an asynchronous command, which gets the settings as its first argument.
 
     A command then works in the daemon's pod with the daemon's command line: `run` is replaced by the command's name.
+    Outside a pod it uses the kubeconfig of its user, as kubectl does; the daemon only uses one that is named.
     The flags that only the daemon acts on are accepted and ignored; those of the log do not reach the command.
     """
 
@@ -57,6 +58,7 @@ def with_settings(command: Callable[..., Coroutine[Any, Any, int]]) -> Callable[
     def run(**given: Any) -> int:
         del given["log_format"], given["log_level"]
         flags = {name: given.pop(name) for name in _SETTINGS}
+        flags["kubeconfig"] = flags["kubeconfig"] or setting.users_kubeconfig()
         return asyncio.run(command(settings(**flags), **given))
 
     return taking(name(), exports(), cluster(), election(), daemon(hidden=True))(run)
@@ -90,10 +92,12 @@ def exports() -> list[Option[Any]]:
 
 
 def cluster() -> list[Option[Any]]:
-    """Return the flag for the cluster."""
+    """Return the flags for the cluster."""
     return [
         click.option("--kubeconfig", envvar="KUBECONFIG", metavar="FILE", show_envvar=True,
-                     help="The cluster to serve; by default the cluster that this pod runs in."),
+                     help="The cluster to serve; by default the cluster that this pod runs in. Commands other than run"
+                     " use ~/.kube/config outside a pod."),
+        click.option("--context", metavar="NAME", help="A context of the kubeconfig; by default the current one."),
     ]  # fmt: skip
 
 
@@ -144,14 +148,6 @@ def daemon(*, hidden: bool = False) -> list[Option[Any]]:
     ]  # fmt: skip
 
 
-def output() -> list[Option[Any]]:
-    """Return the flag for the output format."""
-    return [
-        click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True,
-                     help="Output format: a table for people, or JSON for programs."),
-    ]  # fmt: skip
-
-
 def claim_names(claim: str) -> tuple[str, str]:
     """Return the namespace and the name in a `--claim NAMESPACE/NAME`. Raises InvalidSettings."""
     namespace, _, name = claim.partition("/")
@@ -171,6 +167,7 @@ def settings(
     nfs_server: str | None,
     nfs_path: str | None,
     kubeconfig: str | None,
+    context: str | None,
     leader_election: bool,
     lease_namespace: str | None,
     lease_duration_s: float,
@@ -209,6 +206,7 @@ def settings(
         copy_workers=copy_workers,
         volume_metrics=volume_metrics,
         snapshots=snapshots,
+        context=context or None,
     )
 
 

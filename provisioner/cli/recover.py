@@ -14,9 +14,11 @@ from provisioner.cli.output import NAMES_SHOWN, Cell, next_steps, print_scope, p
 from provisioner.commands.recover import Prospect, open_recovery
 from provisioner.core.recovery import GONE_FLAG, Bring, Enter, Make, Step
 from provisioner.core.scope import count
+from provisioner.core.snapshot_recovery import SnapshotStep
 from provisioner.settings import Settings
 
 _COLUMNS = ("CLAIM", "VOLUME", "EXPORT", "DIRECTORY", "CAPACITY", "CLASS", "WHAT")
+_OF_SNAPSHOTS = ("SNAPSHOT", "CLAIM", "EXPORT", "CAPACITY", "HANDLE", "WHAT")
 _PROGRESS_EVERY_S = 2.0
 
 
@@ -49,8 +51,9 @@ async def recover(
 
     Reads the ledgers and directories on the exports; no backup of the cluster is needed. Each volume gets its old name,
     is reserved for its former claim, and has the reclaim policy Retain: a claim that is recreated under its old name
-    binds to its old data. Archives are included, so that they can be restored. Nothing is deleted, and no directory is
-    changed. The command can be repeated at any time, even after an interruption.
+    binds to its old data. Archives are included, so that they can be restored. Each snapshot gets a
+    VolumeSnapshotContent with the policy Retain, and a VolumeSnapshot if its namespace exists. Nothing is deleted, and
+    no directory is changed. The command can be repeated at any time, even after an interruption.
 
     After a restore of etcd from an older backup, a volume can exist whose data is in an archive or the trash. With
     --volume, that data is renamed to the volume's directory, if the directory is missing or empty.
@@ -141,6 +144,19 @@ def _print_rows(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bool)
     ]
     if rows:
         print_table(_COLUMNS, rows)
+    of_snapshots: list[list[Cell]] = [
+        [
+            step.remains.record.key,
+            step.remains.record.claim,
+            step.remains.place.name,
+            step.remains.record.capacity,
+            step.remains.handle,
+            _what_of_snapshot(step, failed, dry_run=dry_run),
+        ]
+        for step in prospect.snapshots
+    ]
+    if of_snapshots:
+        print_table(_OF_SNAPSHOTS, of_snapshots)
 
 
 def _what(step: Step, failed: Mapping[str, str], *, dry_run: bool) -> tuple[str, str]:
@@ -157,9 +173,26 @@ def _what(step: Step, failed: Mapping[str, str], *, dry_run: bool) -> tuple[str,
     return f"skipped: {step.action.why}", "yellow"
 
 
+def _what_of_snapshot(step: SnapshotStep, failed: Mapping[str, str], *, dry_run: bool) -> tuple[str, str]:
+    """Return the outcome for a snapshot in words, and their colour."""
+    if step.remains.handle in failed:
+        return f"failed: {failed[step.remains.handle]}", "bold red"
+    if step.is_skipped:
+        return f"skipped: {step.why}", "yellow"
+    would = "would be " if dry_run else ""
+    if step.snapshot is not None:
+        return f"{would}created", "" if dry_run else "green"
+    return (
+        f"{would}{'created without' if step.content is not None else 'recorded without'} a VolumeSnapshot: {step.why}",
+        "yellow",
+    )
+
+
 def _print_volumes(prospect: Prospect, failed: Mapping[str, str], output: str) -> None:
     """Print the volumes as one Kubernetes List."""
     bodies = [step.action.body for step in _created(prospect, failed) if isinstance(step.action, Make)]
+    for step in _created_snapshots(prospect, failed):
+        bodies += [body for body in (step.content, step.snapshot) if body is not None]
     manifests = {"apiVersion": "v1", "kind": "List", "items": bodies}
     if output == "json":
         click.echo(json.dumps(manifests, indent=2))
@@ -171,13 +204,17 @@ def _created(prospect: Prospect, failed: Mapping[str, str]) -> list[Step]:
     return [step for step in prospect.steps if isinstance(step.action, Make) and step.remains.volume not in failed]
 
 
+def _created_snapshots(prospect: Prospect, failed: Mapping[str, str]) -> list[SnapshotStep]:
+    return [step for step in prospect.snapshots if step.content is not None and step.remains.handle not in failed]
+
+
 def _print_summary(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bool) -> None:
     """Print the outcome and the next steps."""
-    volumes = {step.remains.volume for step in prospect.steps}
-    for name in sorted(failed.keys() - volumes):
+    archived = {each.archive for each in prospect.archives}
+    for name in sorted(failed.keys() & archived):
         click.echo(f"archive {name} failed: {failed[name]}", err=True)
     created = _created(prospect, failed)
-    archives = len(prospect.archives) - len(failed.keys() - volumes)
+    archives = len(archived) - len(failed.keys() & archived)
     by_name = (
         (prospect.gone, "of this cluster without a PersistentVolume"),
         (prospect.away, "whose data is in an archive or the trash"),
@@ -185,7 +222,7 @@ def _print_summary(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bo
     for found, what in by_name:
         if found:
             click.echo(_by_name(found, what), err=True)
-    if not prospect.steps and not prospect.archives:
+    if not prospect.steps and not prospect.archives and not prospect.snapshots:
         if prospect.scope.exports:
             of = " of other clusters" if prospect.gone or prospect.away else ""
             click.echo(f"nothing to recover{of} on {count(len(prospect.scope.exports), 'export')}", err=True)
@@ -194,6 +231,8 @@ def _print_summary(prospect: Prospect, failed: Mapping[str, str], *, dry_run: bo
     done = [f"{count(len(created), 'volume')} {would}created", f"{count(archives, 'archive')} {would}included"]
     brought = sum(isinstance(step.action, Bring) and step.remains.volume not in failed for step in prospect.steps)
     done += [f"the data of {count(brought, 'volume')} {would}brought back"] if brought else []
+    snapshots = len(_created_snapshots(prospect, failed))
+    done += [f"{count(snapshots, 'snapshot')} {would}created"] if snapshots else []
     click.echo(", ".join(done), err=True)
     if failed:
         click.echo("run the command again to retry what failed: completed steps are not repeated", err=True)

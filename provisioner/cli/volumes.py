@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import click
-import msgspec
 
-from provisioner.cli import options
-from provisioner.cli.output import print_table
-from provisioner.commands.volumes import list_volumes
-from provisioner.core.listing import VolumeRow, age
+from provisioner.cli import lists, options
+from provisioner.cli.output import Column, Listing, Printer, View, column_of_age
+from provisioner.commands.volumes import Query, VolumeList, open_volumes
+from provisioner.core.listing import VolumeRow
 from provisioner.core.quantities import readable
 from provisioner.core.scope import FOUND, NOTHING, count, no_class
+from provisioner.core.sorting import by_field
 from provisioner.settings import Settings
-
-_COLUMNS = ("CLAIM", "CLASS", "PHASE", "CAPACITY", "USED", "LIMIT", "EXPORT", "DIRECTORY", "ON DELETE", "AGE")
 
 
 @click.command()
-@options.taking(options.output())
+@lists.listing
+@options.taking(lists.choice("volumes of claims"), lists.watching())
 @click.option("--class", "class_name", metavar="NAME", help="Only volumes of this StorageClass.")
-@click.option("-n", "--namespace", metavar="NAME", help="Only volumes of claims in this namespace.")
+@click.option("--pod", metavar="NAME", help="Only volumes that this pod uses; NAME or NAMESPACE/NAME.")
 @options.with_settings
-async def volumes(settings: Settings, *, output: str, class_name: str | None, namespace: str | None) -> int:
+async def volumes(
+    settings: Settings,
+    *,
+    view: View,
+    namespace: str | None,
+    all_namespaces: bool,
+    selector: str | None,
+    watch: bool,
+    class_name: str | None,
+    pod: str | None,
+) -> int:
     """List the provisioner's volumes.
 
-    Shows the claim and the directory of each, and what happens to the directory when the claim is deleted. Where a
-    quota agent runs on the server, also the usage and the limit in force, or in parentheses why there is none. An
-    export that does not respond is reported, and its volumes are listed without these two. Takes the flags and the
-    environment of `run`: replace `run` with `volumes`.
+    Shows the claim, the PersistentVolume and its phase; with `-o wide` also the directory, and what happens to it when
+    the claim is deleted. Labels are those of the claim and of the PersistentVolume. Where a quota agent runs on the
+    server, also the usage and the limit in force, or in parentheses why there is none. An export that does not respond
+    is reported, and its volumes are listed without these two. Takes the flags and the environment of `run`: replace
+    `run` with `volumes`.
 
     Exit status 0, even if there is no volume; 1 if the API server does not respond; 2 if neither a volume nor a
     StorageClass has the provisioner's name, or for unusable settings.
@@ -40,52 +48,66 @@ async def volumes(settings: Settings, *, output: str, class_name: str | None, na
     Example:
       kubectl exec -n nfs-provisioner deploy/nfs-provisioner -- nfs-provisioner volumes --namespace shop
     """
-    provisioner = settings.provisioner
-    found = await list_volumes(settings)
-    own = found.volumes
-    chosen = [
-        each
-        for each in sorted(own, key=lambda each: (each.namespace, each.claim, each.volume))
-        if class_name in (None, each.storage_class) and namespace in (None, each.namespace)
-    ]
-    click.echo(f"looked at {count(found.total, 'PersistentVolume')}, {len(own)} of provisioner {provisioner}", err=True)
-    for each in found.unread:
-        click.echo(f"no usage from {each.what}: {each.why}", err=True)
-    if output == "json":
-        click.echo(json.dumps(msgspec.to_builtins(chosen), indent=2))
-    elif chosen:
-        _print_rows(chosen)
-    if own and not chosen:
+    choice = lists.chosen(namespace=namespace, all_namespaces=all_namespaces, selector=selector)
+    async with open_volumes(settings, Query(choice=choice, class_name=class_name, pod=pod)) as lister:
+        found = await lister.read()
+        listing = _listing(found.volumes, _none(found, settings.provisioner, class_name, choice.namespace))
+        sort_field = listing.sort_field(view)
+        click.echo(f"looked at {count(found.total, 'PersistentVolume')}, {found.own} of provisioner"
+                   f" {settings.provisioner}", err=True)  # fmt: skip
+        for each in found.unread:
+            click.echo(f"no usage from {each.what}: {each.why}", err=True)
+        printer = Printer(listing, view)
+        rows = by_field(found.volumes, sort_field) if sort_field else found.volumes
+        (printer.print_next if watch else printer.print)(rows)
+        if not found.volumes:
+            click.echo(listing.none, err=True)
+        if watch:
+            async for row in lister.changes():
+                printer.print_next([row])
+    return FOUND if found.own or found.classes.get(settings.provisioner) else NOTHING
+
+
+def _none(found: VolumeList, provisioner: str, class_name: str | None, namespace: str | None) -> str:
+    """Return what to say if no volume is listed."""
+    if found.own:
         of = f" of StorageClass {class_name}" if class_name else ""
         within = f" in namespace {namespace}" if namespace else ""
-        click.echo(f"no volumes{of}{within} ({len(own)} in others)", err=True)
-    elif not own and found.classes.get(provisioner):
+        return f"no volumes{of}{within} ({found.own} in others)"
+    if found.classes.get(provisioner):
         named = f"{count(found.classes[provisioner], 'StorageClass')} with this provisioner"
-        click.echo(f"no volumes of {provisioner}, though there is {named}", err=True)
-    elif not own:
-        click.echo(f"no volumes of {provisioner}: {no_class(provisioner, found.classes)}", err=True)
-        return NOTHING
-    return FOUND
+        return f"no volumes of {provisioner}, though there is {named}"
+    return f"no volumes of {provisioner}: {no_class(provisioner, found.classes)}"
 
 
-def _print_rows(chosen: Sequence[VolumeRow]) -> None:
-    now = datetime.now(UTC)
-    rows = [
-        [
-            f"{each.namespace}/{each.claim}" if each.claim else "-",
-            each.storage_class or "-",
-            each.phase,
-            each.capacity,
-            "-" if each.used_bytes is None else readable(each.used_bytes),
-            _limit(each),
-            each.export,
-            each.directory,
-            each.on_delete or "-",
-            age(each.created, now) or "-",
-        ]
-        for each in chosen
-    ]
-    print_table(_COLUMNS, rows)
+def _listing(volumes: Sequence[VolumeRow], none: str) -> Listing[VolumeRow]:
+    """Return the columns; usage and limit are among the few of the default where an agent has answered."""
+    no_usage = not any(each.used_bytes is not None or each.limit_reason or each.limit_bytes for each in volumes)
+    return Listing(
+        row=VolumeRow,
+        columns=(
+            Column("NAMESPACE", "namespace"),
+            Column("CLAIM", "claim"),
+            Column("VOLUME", "volume"),
+            Column("CLASS", "storage_class"),
+            Column("CAPACITY", "capacity"),
+            Column("USED", "used_bytes", _used, wide=no_usage),
+            Column("LIMIT", "limit_bytes", _limit, wide=no_usage),
+            Column("PHASE", "phase"),
+            column_of_age("AGE", "created"),
+            Column("EXPORT", "export", wide=True),
+            Column("DIRECTORY", "directory", wide=True),
+            Column("ON DELETE", "on_delete", wide=True),
+            Column("RECLAIM POLICY", "reclaim_policy", wide=True),
+            Column("ACCESS MODES", "access_modes", lambda each: ",".join(each.access_modes), wide=True),
+        ),
+        name=lambda each: f"persistentvolume/{each.volume}",
+        none=none,
+    )
+
+
+def _used(row: VolumeRow) -> str:
+    return "-" if row.used_bytes is None else readable(row.used_bytes)
 
 
 def _limit(row: VolumeRow) -> str:

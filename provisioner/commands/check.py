@@ -5,27 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from provisioner import __version__
 from provisioner.commands.session import connect, list_all
+from provisioner.commands.warning_events import Warnings, read_warnings
 from provisioner.commands.wiring import build_registry
-from provisioner.core import agents, checks, health
+from provisioner.core import agents, checks, classes, health, snapshot_classes, snapshot_health
 from provisioner.core.agents import Wish
-from provisioner.core.checks import Finding, Permission, Use
+from provisioner.core.checks import Finding, Use
+from provisioner.core.errors import InvalidSettings
 from provisioner.core.lacking import is_in_use
 from provisioner.core.leases import LeaseRecord
 from provisioner.core.ledgers import Installation, Ledger
 from provisioner.core.locations import Location, RelPath, label
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, Snapshot, SnapshotClass, StorageClass, Volume
 from provisioner.core.scope import count
+from provisioner.core.snapshot_health import SnapshotFacts
 from provisioner.kube.cluster import KubeCluster, Limits
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry, ledger_of
 from provisioner.ledger.selftest import TrialRun, trial_run
 from provisioner.ports.aio import map_bounded
-from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError
+from provisioner.ports.cluster import ApiUnavailable, Cluster, ClusterError, KindMissing
 from provisioner.ports.tree import Cause, ExportError, Tree
 from provisioner.settings import Settings
 
@@ -36,7 +40,6 @@ _EXPORT_S = 8.0
 _LEASE_S = 8.0
 """How long to watch a Lease that seems to have no holder."""
 _POLL_S = 0.5
-_READ_EVENTS = Permission(verb="list", resource="events")
 _UNEXPECTED = "check the API server, and that --kubeconfig names the right one"
 _CONCURRENCY = 32
 
@@ -58,10 +61,9 @@ class _Seen:
     cluster: str = ""
     """The cluster's UID."""
     claims: Sequence[Claim] = ()
-    warnings: Mapping[str, str] = field(default_factory=dict)
-    """The last warning event about a claim or a volume, by uid."""
-    no_warning: str = "no warning event"
-    """What to print for objects without a warning."""
+    snapshots: SnapshotFacts | None = None
+    warnings: Warnings = field(default_factory=Warnings)
+    """The last warning event about each claim and volume."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     """The API server's time, if its answers have one."""
 
@@ -80,7 +82,9 @@ async def run_checks(settings: Settings) -> Report:
     judged = [checks.judge(each, settings.default_export) for each in own]
     mounted = {each.location for each in settings.exports if each.directory}
     uses = checks.uses(
-        [use for _, use in judged if use is not None], [each.location for each in settings.exports], mounted
+        [use for _, use in judged if use is not None],
+        [*(each.location for each in settings.exports), *_of_snapshots(seen, settings.provisioner)],
+        mounted,
     )
     on = [(each, checks.use_of(use, mounted)) for each, (_, use) in zip(own, judged, strict=True) if use is not None]
     tried = await map_bounded(
@@ -104,10 +108,21 @@ async def run_checks(settings: Settings) -> Report:
             *health.on_unknown_exports(seen.volumes, settings.provisioner, uses=uses, mounted=mounted),
             *_of_ledgers(settings, seen, dict(zip(uses, (each.ledger for each in tried), strict=True)), mounted),
             *(finding for each in tried for finding in (*each.agent, *each.lacking)),
+            *(snapshot_health.judge(seen.snapshots) if seen.snapshots is not None else ()),
             *_work(settings, seen, exports),
         ],
         _looked_at(settings, seen, exports=len(uses)),
     )
+
+
+def _of_snapshots(seen: _Seen, provisioner: str) -> list[Location]:
+    """Return the exports on which VolumeSnapshotClasses keep snapshots."""
+    found = []
+    for each in (seen.snapshots.classes if seen.snapshots is not None else None) or ():
+        if each.driver == provisioner:
+            with suppress(InvalidSettings):  # a finding says so
+                found.append(snapshot_classes.parse(each.parameters).export)
+    return [location for location in found if location is not None]
 
 
 def _of_ledgers(
@@ -160,8 +175,41 @@ async def _ask_cluster(cluster: KubeCluster, settings: Settings) -> tuple[list[F
         seen.cluster = await cluster.cluster_uid()
     except ClusterError as exc:
         findings.append(replace(_api_finding(exc), kind="volume", name="(unknown)"))
+    findings += await _ask_snapshots(cluster, settings, seen)
     await _ask_why(cluster, settings, seen)
     return findings, seen
+
+
+async def _ask_snapshots(cluster: Cluster, settings: Settings, seen: _Seen) -> list[Finding]:
+    """Read the objects of snapshots, if they are enabled or a class needs them."""
+    scheduled = sorted(each.name for each in seen.classes if each.provisioner == settings.provisioner and _snaps(each))
+    of_snapshots: list[SnapshotClass] | None = None
+    snapshots: list[Snapshot] = []
+    if settings.snapshots:
+        try:
+            of_snapshots = await list_all(cluster, SnapshotClass)
+            snapshots = await list_all(cluster, Snapshot)
+        except KindMissing:
+            of_snapshots = None
+        except ClusterError as exc:
+            return [replace(_api_finding(exc), kind="snapshots", name="(unknown)")]
+    seen.snapshots = SnapshotFacts(
+        driver=settings.provisioner,
+        enabled=settings.snapshots,
+        scheduled=scheduled,
+        classes=of_snapshots,
+        snapshots=snapshots,
+        now=_now(cluster),
+    )
+    return []
+
+
+def _snaps(storage_class: StorageClass) -> bool:
+    """Return True if a class makes snapshots of its volumes."""
+    try:
+        return classes.parameters_of(storage_class).schedule is not None
+    except InvalidSettings:
+        return False  # another finding says so
 
 
 # ---------------------------------------------------------------------------------------------------- the daemon
@@ -214,32 +262,13 @@ def _now(cluster: Cluster) -> datetime:
 
 
 async def _ask_why(cluster: KubeCluster, settings: Settings, seen: _Seen) -> None:
-    """Read the last warning about each pending claim and each volume that is not reclaimed.
-
-    The daemon's ServiceAccount has no right to read events. Asking first keeps a refusal out of the audit log.
-    """
+    """Read the last warning about each pending claim and each volume that is not reclaimed."""
     seen.now = _now(cluster)
     claims = health.pending(seen.claims, settings.provisioner)[: health.LISTED]
     volumes = health.unreclaimed(seen.volumes, settings.provisioner)[: health.LISTED]
     about = {claim.uid: claim.metadata.namespace for claim in claims}
     about |= {volume.metadata.uid: "default" for volume in volumes}
-    if not about:
-        return
-    try:
-        if await cluster.is_allowed(_READ_EVENTS):
-            warnings = await asyncio.gather(*(_last_warning(cluster, where, uid) for uid, where in about.items()))
-            seen.warnings = dict(zip(about, warnings, strict=True))
-        else:
-            seen.no_warning = "no right to list events, which give the reason"
-    except ClusterError as exc:
-        seen.no_warning = f"events cannot be read: {exc}"
-
-
-async def _last_warning(cluster: KubeCluster, namespace: str, uid: str) -> str:
-    """Return the last warning about an object, or an empty text. Raises ClusterError."""
-    warnings = [each for each in await cluster.list_events(namespace, uid) if each.type == "Warning"]
-    last = max(warnings, key=lambda each: each.at, default=None)
-    return f"{last.reason}: {last.message}" if last is not None else ""
+    seen.warnings = await read_warnings(cluster, about)
 
 
 def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[Finding]:
@@ -250,14 +279,14 @@ def _work(settings: Settings, seen: _Seen, exports: Sequence[Finding]) -> list[F
     failing = {each.name: f"{each.result}; {each.advice}" for each in exports if not each.ok}
 
     def why(claim: Claim) -> str:
-        return seen.warnings.get(claim.uid) or health.expected_reason(
+        return seen.warnings.of.get(claim.uid) or health.expected_reason(
             claim, classes.get(claim.class_name), settings.provisioner, settings.default_export, failing
         )
 
     return [
-        *(health.waits(claim, why(claim) or seen.no_warning, seen.now) for claim in claims[: health.LISTED]),
+        *(health.waits(claim, why(claim) or seen.warnings.none, seen.now) for claim in claims[: health.LISTED]),
         *(
-            health.stays(volume, seen.warnings.get(volume.metadata.uid) or seen.no_warning)
+            health.stays(volume, seen.warnings.of.get(volume.metadata.uid) or seen.warnings.none)
             for volume in volumes[: health.LISTED]
         ),
         *health.more(len(claims) - health.LISTED, len(volumes) - health.LISTED),

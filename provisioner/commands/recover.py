@@ -11,17 +11,18 @@ from typing import Any
 
 from provisioner.commands.session import Ledgers, list_all, map_concurrently, open_ledgers, open_session
 from provisioner.controllers.orphan_facts import has_leftovers
-from provisioner.core import recovery, returned, times
+from provisioner.core import names, recovery, returned, snapshot_recovery, times
 from provisioner.core.errors import InvalidRecord, InvalidSettings, ProvisionerError
-from provisioner.core.objects import Claim, Volume
+from provisioner.core.objects import Claim, Snapshot, Volume
 from provisioner.core.orphans import doubtful
 from provisioner.core.places import Places
 from provisioner.core.recovery import ArchiveRemains, Bring, Enter, Lost, Make, Place, Present, Remains, Skip, Step
 from provisioner.core.returned import Stored
 from provisioner.core.scope import Scope, Unseen
+from provisioner.core.snapshot_recovery import SnapshotRemains, SnapshotStep
 from provisioner.ledger.errors import AlreadyThere, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AlreadyExists, ApiUnavailable, Cluster, ClusterError
+from provisioner.ports.cluster import AlreadyExists, ApiUnavailable, Cluster, ClusterError, Forbidden, KindMissing
 from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings
 
@@ -42,6 +43,7 @@ class Prospect:
     """Whether the provisioner of the lost cluster was at work a few minutes ago."""
     steps: Sequence[Step]
     archives: Sequence[ArchiveRemains]
+    snapshots: Sequence[SnapshotStep]
     scope: Scope
     """Which exports were read, and which could not be."""
     gone: Sequence[str]
@@ -92,15 +94,17 @@ class Recovery:
 
     async def look(self, wanted: str | None, named: Collection[str]) -> Prospect:
         """Return what can be recovered. Raises InvalidSettings if the lost cluster is ambiguous, ExportError."""
-        records, archives = self._records(), self._archives()
+        records, archives, snapshots = self._records(), self._archives(), [] if named else self._snapshots()
         stored = await self._stored()
         back = [returned.plan(each, self._present, self._now()) for name, each in stored.items() if name in named]
         if named:
             wanted_records = set(named) - stored.keys()
             records, archives = [each for each in records if each.volume in wanted_records], []
         signs = await asyncio.gather(*(export.heartbeats.last_seen() for export in self._exports.values()))
-        present = self._present = await self._with_namespaces(records, archives)
-        others = recovery.lost_clusters(records, archives, signs, this=present.cluster)
+        present = self._present = await self._with_namespaces(records, archives, snapshots)
+        others = recovery.lost_clusters(
+            records, archives, signs, this=present.cluster, snapshots=[each.record for each in snapshots]
+        )
         lost = recovery.choose(others, wanted, this=present.cluster)
         cluster = None if lost is None else lost.cluster
         meant = recovery.selected(records, present, lost=cluster, named=named)
@@ -109,6 +113,7 @@ class Recovery:
             alive=lost is not None and lost.is_alive(datetime.now(UTC)),
             steps=[*back, *recovery.plan(await map_concurrently(self._examine, meant), present, by_name=bool(named))],
             archives=recovery.plan_archives(archives, present, lost=cluster),
+            snapshots=await self._plan_snapshots(snapshot_recovery.of_cluster(snapshots, present, cluster)),
             scope=self._scope,
             gone=[] if named else await self._gone(),
             away=[] if named else self._away(stored),
@@ -120,7 +125,24 @@ class Recovery:
             offline=self._offline,
         )
 
-    async def _with_namespaces(self, records: Sequence[Remains], archives: Sequence[ArchiveRemains]) -> Present:
+    async def _plan_snapshots(self, found: Sequence[SnapshotRemains]) -> list[SnapshotStep]:
+        """Compare snapshots with the cluster, and decide about them. Raises ClusterError."""
+        cluster, trouble = self._cluster, ""
+        existing: dict[str, Snapshot] = {}
+        if cluster is not None and found:
+            keys = sorted({(each.record.namespace, each.record.snapshot) for each in found})
+            try:
+                there = await map_concurrently(lambda key: cluster.get_snapshot(*key), keys)
+                existing = {each.key: each for each in there if each is not None}
+            except KindMissing:
+                trouble = "the cluster lacks the CRDs of VolumeSnapshots: install them, and run the command again"
+            except Forbidden as exc:
+                trouble = f"{exc}: enable snapshots (chart value snapshots.enabled), and run the command again"
+        return snapshot_recovery.plan(found, self._present, existing, trouble=trouble)
+
+    async def _with_namespaces(
+        self, records: Sequence[Remains], archives: Sequence[ArchiveRemains], snapshots: Sequence[SnapshotRemains]
+    ) -> Present:
         """Add the namespaces that records and the claims of volumes name. Raises ClusterError."""
         cluster = self._cluster
         if cluster is None:
@@ -130,6 +152,7 @@ class Recovery:
         wanted = {
             *(each.record.namespace for each in records),
             *(each.record.was.namespace for each in archives),
+            *(each.record.namespace for each in snapshots),
             *(reference.namespace for reference in references if reference is not None),
         }
         found = await map_concurrently(cluster.get_namespace, sorted(wanted - {""}))
@@ -212,6 +235,13 @@ class Recovery:
             for archive, record in export.archived.items()
         ]
 
+    def _snapshots(self) -> list[SnapshotRemains]:
+        return [
+            SnapshotRemains(place=place, handle=handle, record=record, deleted=export.snapshots.deleted.get(handle, ""))
+            for place, export in self._exports.items()
+            for handle, record in export.snapshots.complete.items()
+        ]
+
     async def _examine(self, each: Remains) -> Remains:
         """Add the state of its directory."""
         export, contents, trouble = self._exports[each.place], each.contents, ""
@@ -231,15 +261,16 @@ class Recovery:
 
         Raises StillAtWork, before anything is changed, if the lost cluster seems alive and `cluster_gone` is False.
         """
-        jobs: list[tuple[str, Step | ArchiveRemains]] = [
+        jobs: list[tuple[str, Step | ArchiveRemains | SnapshotStep]] = [
             *((step.remains.volume, step) for step in prospect.steps if not isinstance(step.action, Skip)),
             *((each.archive, each) for each in prospect.archives),
+            *((step.remains.handle, step) for step in prospect.snapshots if not step.is_skipped),
         ]
         if jobs and prospect.lost is not None and prospect.alive and not cluster_gone:
             raise StillAtWork(f"{prospect.lost.is_at_work()}. Nothing was changed")
         done = 0
 
-        async def carry_out(job: tuple[str, Step | ArchiveRemains]) -> tuple[str, str]:
+        async def carry_out(job: tuple[str, Step | ArchiveRemains | SnapshotStep]) -> tuple[str, str]:
             nonlocal done
             name, what = job
             why = await self._carry_out(what)
@@ -249,12 +280,14 @@ class Recovery:
 
         return {name: why for name, why in await map_concurrently(carry_out, jobs) if why}
 
-    async def _carry_out(self, what: Step | ArchiveRemains) -> str:
+    async def _carry_out(self, what: Step | ArchiveRemains | SnapshotStep) -> str:
         """Carry out one job; return why it failed, or an empty text."""
         try:
             if isinstance(what, ArchiveRemains):
                 await self._exports[what.place].replace_archive_record(what.archive, what.record)
                 return ""
+            if isinstance(what, SnapshotStep):
+                return await self._make_snapshot(what)
             if isinstance(what.action, Bring):
                 return await self._bring(what, what.action)
             return await self.make(what)
@@ -270,6 +303,35 @@ class Recovery:
         if await self._has_changed(action.volume):
             return "the volume has changed during the command: run it again to see the new state"
         await export.reinstate(volume, action.record, archive=action.archive, trash=action.trash)
+        return ""
+
+    async def _make_snapshot(self, step: SnapshotStep) -> str:
+        """Create the objects of a snapshot, then write its record; return why that failed, or an empty text.
+
+        Objects of an earlier, interrupted recovery count. Raises ExportError, ClusterError.
+        """
+        cluster, handle, record = self._cluster, step.remains.handle, step.remains.record
+        assert cluster is not None
+        export = self._exports[step.remains.place]
+        if await export.snapshots.refresh(handle) != record:
+            return "its record has changed during the command: check that the cluster that had it is not at work"
+        if step.content is not None:
+            try:
+                await cluster.create_snapshot_content(step.content)
+            except AlreadyExists:
+                content = await cluster.get_snapshot_content(names.restored_content_name(handle))
+                if content is None or content.spec.source.snapshot_handle != handle:
+                    return f"another VolumeSnapshotContent {names.restored_content_name(handle)} exists"
+        if step.snapshot is not None:
+            try:
+                await cluster.create_snapshot(step.snapshot)
+            except AlreadyExists:
+                there = await cluster.get_snapshot(record.namespace, record.snapshot)
+                wanted = names.restored_content_name(handle)
+                if there is None or there.spec.source.volume_snapshot_content_name != wanted:
+                    return "a VolumeSnapshot of that name was created during the command: run it again to compare it"
+        if step.record is not None:
+            await export.snapshots.replace_record(handle, step.record)
         return ""
 
     async def make(self, step: Step) -> str:

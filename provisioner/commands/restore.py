@@ -7,7 +7,7 @@ again on its own whether the claim may have the archive.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from msgspec import structs
@@ -22,7 +22,7 @@ from provisioner.core.tenancy import Tenant
 from provisioner.kube.cluster import KubeCluster
 from provisioner.kube.events import RecordedEvent
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import AlreadyExists, ApiUnavailable, Conflict
+from provisioner.ports.cluster import AlreadyExists, ApiUnavailable, Conflict, Forbidden
 from provisioner.ports.tree import ExportError
 from provisioner.settings import Settings
 
@@ -86,6 +86,30 @@ async def restore(settings: Settings, order: Order, report: Report) -> None:
         report(f"claim {order.key} has the data of archive {order.archive} as volume {volume}")
 
 
+async def manifest(settings: Settings, order: Order, report: Report) -> Mapping[str, object]:
+    """Return the claim that gets an archive, for a user who has the right to create it; changes nothing.
+
+    Raises NotRestored, also if the claim exists, ClusterError, ExportError, InvalidSettings.
+    """
+    async with connect(settings) as cluster, open_session_on(cluster, settings) as session:
+        for line in session.scope.lines() if session.scope.status != NOTHING else ():
+            report(line)
+        find = await _find(session, order)
+        claim = await cluster.get_claim(order.namespace, order.claim_name)
+        if claim is not None:
+            refusal = archives.cannot_have(order.archive, claim)
+            todo = f"{refusal}" if refusal else f"exists: {_annotate(order)}"
+            raise NotRestored(f"claim {order.key} {todo}")
+        wanted = _class(session, order.class_name or find.record.was.class_name, find)
+        await _require_owner(session, order, find, wanted)
+        return archives.claim_body(order.archive, find.record, name=order.claim_name, class_name=wanted.name)
+
+
+def _annotate(order: Order) -> str:
+    """Return the command that asks for an archive on behalf of a claim that exists."""
+    return f"kubectl annotate pvc -n {order.namespace} {order.claim_name} {names.RESTORE}={order.archive}"
+
+
 # ---------------------------------------------------------------------------------------------------- what is there
 
 
@@ -135,6 +159,7 @@ async def _why_not_found(session: Session, archive: str) -> str:
 
 async def _ask_for(cluster: KubeCluster, session: Session, order: Order, find: _Found) -> tuple[Claim, StorageClass]:
     """Create or annotate the claim, so that it asks for the archive; return it with its class. Raises NotRestored."""
+    claim: Claim | None = None
     try:
         claim = await cluster.get_claim(order.namespace, order.claim_name)
         if claim is None:
@@ -150,8 +175,18 @@ async def _ask_for(cluster: KubeCluster, session: Session, order: Order, find: _
         wanted = _class(session, claim.class_name, find)
         await _require_owner(session, order, find, wanted)
         return await cluster.annotate_claim(claim, {names.RESTORE: order.archive}), wanted
+    except Forbidden as exc:
+        raise NotRestored(f"{exc}; {_without_rights(order, exists=claim is not None)}") from exc
     except (AlreadyExists, Conflict) as exc:
         raise NotRestored(f"another client has just changed claim {order.key}: check the claim, and try again") from exc
+
+
+def _without_rights(order: Order, *, exists: bool) -> str:
+    """Return the way for a user whose rights to write claims are elsewhere."""
+    if exists:
+        return f"as a user with the right to change claims, run: {_annotate(order)}"
+    printed = f"nfs-provisioner restore {order.archive} --claim {order.key} -o yaml"
+    return f"print the claim, and create it as a user with the right to do so: {printed} | kubectl apply -f -"
 
 
 def _class(session: Session, name: str, find: _Found) -> StorageClass:

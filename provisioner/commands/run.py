@@ -137,6 +137,7 @@ def _count_restart(metrics: Metrics, kind: Kind) -> None:
 def _cluster(settings: Settings, identity: str, metrics: Metrics) -> AbstractAsyncContextManager[KubeCluster]:
     return open_cluster(
         settings.kubeconfig,
+        context=settings.context,
         provisioner=settings.provisioner,
         identity=identity,
         observe=metrics.api_request,

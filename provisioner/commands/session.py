@@ -8,22 +8,22 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from provisioner.commands.wiring import build_registry
-from provisioner.core import classes, scope
+from provisioner.core import classes, scope, snapshot_classes
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
 from provisioner.core.mount_options import MountOptions
-from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.core.objects import Claim, Snapshot, SnapshotClass, StorageClass, Volume
 from provisioner.core.scope import Scope, Seen, Unseen
 from provisioner.kube.cluster import KubeCluster, Limits, open_cluster
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.aio import map_bounded
-from provisioner.ports.cluster import Cluster, Kind
+from provisioner.ports.cluster import Cluster, Forbidden, Kind, KindMissing
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.settings import Settings, replica_identity
 
@@ -34,9 +34,15 @@ _CONCURRENCY = 16
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Item = TypeVar("Item", Claim, Volume, StorageClass)
+Item = TypeVar("Item", Claim, Volume, StorageClass, Snapshot, SnapshotClass)
 
-_KINDS: dict[type, Kind] = {Claim: "claims", Volume: "volumes", StorageClass: "classes"}
+KINDS: dict[type, Kind] = {
+    Claim: "claims",
+    Volume: "volumes",
+    StorageClass: "classes",
+    Snapshot: "snapshots",
+    SnapshotClass: "snapshot_classes",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +74,11 @@ def unseen(export: Export, error: ExportError) -> Unseen:
 async def connect(settings: Settings, *, limits: Limits | None = None) -> AsyncIterator[KubeCluster]:
     """Connect to the API server. Raises InvalidSettings."""
     async with open_cluster(
-        settings.kubeconfig, provisioner=settings.provisioner, identity=replica_identity(), limits=limits
+        settings.kubeconfig,
+        context=settings.context,
+        provisioner=settings.provisioner,
+        identity=replica_identity(),
+        limits=limits,
     ) as cluster:
         yield cluster
 
@@ -89,7 +99,7 @@ async def open_session_on(cluster: Cluster, settings: Settings) -> AsyncIterator
     classes = await list_all(cluster, StorageClass)
     cluster_id = await cluster.cluster_uid()
     own = [each for each in classes if each.provisioner == settings.provisioner]
-    async with open_ledgers(settings, own) as ledgers:
+    async with open_ledgers(settings, own, await _snapshot_exports(cluster, settings.provisioner)) as ledgers:
         yield Session(
             cluster=cluster,
             cluster_id=cluster_id,
@@ -101,9 +111,31 @@ async def open_session_on(cluster: Cluster, settings: Settings) -> AsyncIterator
         )
 
 
+async def _snapshot_exports(cluster: Cluster, provisioner: str) -> list[Location]:
+    """Return the exports on which VolumeSnapshotClasses keep snapshots.
+
+    Without the CRD, or the right to read the classes, there are none. Raises ClusterError.
+    """
+    try:
+        classes = await list_all(cluster, SnapshotClass)
+    except (KindMissing, Forbidden):
+        return []
+    found = []
+    for each in classes:
+        if each.driver == provisioner:
+            with suppress(InvalidSettings):  # `check` reports it
+                found.append(snapshot_classes.parse(each.parameters).export)
+    return [location for location in found if location is not None]
+
+
 @asynccontextmanager
-async def open_ledgers(settings: Settings, classes: Iterable[StorageClass] = ()) -> AsyncIterator[Ledgers]:
-    """Open all exports that the settings or these classes name; this needs no cluster. Raises InvalidSettings."""
+async def open_ledgers(
+    settings: Settings, classes: Iterable[StorageClass] = (), of_snapshots: Iterable[Location] = ()
+) -> AsyncIterator[Ledgers]:
+    """Open all exports that the settings or these classes name, and those of snapshots; this needs no cluster.
+
+    Raises InvalidSettings.
+    """
     registry = build_registry(settings)
     unusable_locations: set[Location] = set()
     """Exports that a class names with unsupported options. An export that asks for encryption is not read in clear."""
@@ -113,6 +145,8 @@ async def open_ledgers(settings: Settings, classes: Iterable[StorageClass] = ())
     reached = {export.location for export in registry}
     for location in {setting.location for setting in settings.exports} - reached - unusable_locations:
         registry.get(location, MountOptions())  # no class names options for it
+    for location in set(of_snapshots) - unusable_locations:
+        registry.at(location)
     known = list(registry)
     try:
         outcome = dict(zip(known, await asyncio.gather(*map(_open, known)), strict=True))
@@ -199,14 +233,19 @@ async def list_all(cluster: Cluster, of: type[Item]) -> list[Item]:
 
     Raises ClusterError; Expired if reading the pages takes longer than the server keeps them.
     """
+    return (await list_at(cluster, of))[0]
+
+
+async def list_at(cluster: Cluster, of: type[Item]) -> tuple[list[Item], str]:
+    """Return all objects of a type as `list_all` does, and the version from which a watch continues."""
     found: list[Item] = []
     token = ""
     while True:
-        page = await cluster.list(_KINDS[of], continue_token=token)
+        page = await cluster.list(KINDS[of], continue_token=token)
         found += [item for item in page.items if isinstance(item, of)]
         token = page.continue_token
         if not token:
-            return found
+            return found, page.version
 
 
 async def map_concurrently(work: Callable[[Job], Awaitable[Result]], jobs: Iterable[Job]) -> list[Result]:

@@ -12,7 +12,13 @@ async def list_snapshots(settings: Settings) -> tuple[list[SnapshotRow], Scope]:
     """Return all snapshots, and what was looked at. Raises ClusterError, InvalidSettings."""
     async with open_session(settings) as session:
         found = [
-            listed(handle, record, export=export.name, cluster=session.cluster_id)
+            listed(
+                handle,
+                record,
+                export=export.name,
+                cluster=session.cluster_id,
+                deleted=export.snapshots.deleted.get(handle, ""),
+            )
             for export in session.exports
             for handle, record in export.snapshots.complete.items()
         ]

@@ -24,6 +24,7 @@ from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim, Volume
 from provisioner.core.reasons import Reason
+from provisioner.core.records import SnapshotRecord
 from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.errors import CopyFailed, InProgress
 from provisioner.ledger.export import Export
@@ -101,14 +102,16 @@ class Clones:
         name = claims.clone_source_of(claim, ctx.cache.classes.get(claim.class_name), ctx.provisioner)
         if name is None:
             return None
-        assert claim.data_source is not None
-        if claim.data_source.is_snapshot and not ctx.cache.with_snapshots:
+        wanted = claim.data_source
+        if wanted is not None and wanted.is_snapshot and not ctx.cache.with_snapshots:
             return None
         own = names.volume_name(claim.uid)
         for export in ctx.exports:
             if own in export.pending and export.records[own].clone_of:
                 return CloneSource(begun=export.records[own].clone_of)
-        if claim.data_source.is_snapshot:
+        if wanted is None:
+            return CloneSource(handle=name, stored=self._stored(name))
+        if wanted.is_snapshot:
             return await self._snapshot_named(claim.metadata.namespace, name)
         source = await ctx.cluster.get_claim(claim.metadata.namespace, name)
         volume_name = source.spec.volume_name if source is not None else ""
@@ -122,8 +125,12 @@ class Clones:
         content_name = snapshot.status.bound_volume_snapshot_content_name if snapshot is not None else ""
         content = await cluster.get_snapshot_content(content_name) if content_name else None
         handle = snapshots.handle_of(content) if content is not None else ""
+        return CloneSource(snapshot=snapshot, content=content, stored=self._stored(handle))
+
+    def _stored(self, handle: str) -> SnapshotRecord | None:
+        """Return the record of a complete snapshot."""
         stored = (each.snapshots.complete[handle] for each in self._ctx.exports if handle in each.snapshots.complete)
-        return CloneSource(snapshot=snapshot, content=content, stored=next(stored, None))
+        return next(stored, None)
 
     def snapshot_of(self, volume: Volume) -> str | None:
         """Return a snapshot that is being taken of a volume: then the volume's data must stay."""
@@ -167,7 +174,7 @@ class Clones:
         ctx, name = self._ctx, plan.record.clone_of
         handle = names.snapshot_handle(name)
         if handle:
-            return await self._locate_snapshot(handle)
+            return await self._locate_snapshot(handle, plan)
         volume = plan.source.volume if plan.source is not None else None
         found = await located(ctx, name, volume)
         if found is not None:
@@ -177,13 +184,17 @@ class Clones:
             f" --volume {name}` shows what is known of it"
         )
 
-    async def _locate_snapshot(self, handle: str) -> tuple[Export, RelPath, int]:
+    async def _locate_snapshot(self, handle: str, plan: Provision) -> tuple[Export, RelPath, int]:
+        """Return where a snapshot is. A VolumeSnapshot is of its namespace; by the handle alone, the record must be."""
         for export in self._ctx.exports:
             if handle not in export.snapshots.complete:
                 continue
             export = await self._ctx.health.require_ready(export)
             record = await export.snapshots.refresh(handle)
             if record is not None and await export.snapshots.is_there(handle):
+                why = snapshots.not_of(handle, record, plan.tenant) if plan.claim.data_source is None else ""
+                if why:
+                    raise SourceUnusable(why)
                 return export, export.snapshots.path(handle), record.gid
         raise SourceUnusable(f"no ledger has the data of snapshot {handle}: `nfs-provisioner snapshots` lists all")
 

@@ -16,6 +16,7 @@ from provisioner.controllers.claims import ClaimController
 from provisioner.controllers.clones import Clones
 from provisioner.controllers.context import ControllerContext
 from provisioner.controllers.instances import Instances
+from provisioner.controllers.schedules import Schedules
 from provisioner.controllers.snapshots import WORKERS, SnapshotController
 from provisioner.controllers.sweep import Sweep
 from provisioner.controllers.takeover import Takeover
@@ -144,6 +145,7 @@ class LeaderTasks:
         snapshots = SnapshotController(
             ctx, snapshot_queue, locks, clones, discarded=sweep.trash_added, released=volume_queue.add
         )
+        schedules = Schedules(ctx)
         unlocated = UnlocatedVolumes(ctx)
         instances.on_resumed += (volumes.export_ready, sweep.resumed)
         keep = ctx.supervisor.keep
@@ -154,6 +156,7 @@ class LeaderTasks:
                 background = [
                     group.create_task(keep("copies", clones.run)),
                     group.create_task(keep("copies", snapshots.run)),
+                    group.create_task(keep("snapshots", schedules.run)),
                     group.create_task(keep("sweep", sweep.run)),
                     group.create_task(keep("takeover", takeover.run)),
                     group.create_task(keep("exports", unlocated.run)),

@@ -18,9 +18,9 @@ from msgspec import structs
 
 from provisioner.controllers.clones import Clones, located
 from provisioner.controllers.context import ControllerContext
-from provisioner.core import claims, names, snapshots
-from provisioner.core.errors import ProvisionerError
-from provisioner.core.locations import RelPath
+from provisioner.core import claims, names, snapshot_classes, snapshots, times
+from provisioner.core.errors import InvalidSettings, ProvisionerError
+from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Snapshot, SnapshotClass, SnapshotContent
 from provisioner.core.records import SnapshotRecord
 from provisioner.core.snapshots import Fail, Ignore, Release, Serve, SnapshotView, Take, Wait, Withdraw
@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 WORKERS = 8
 _LOOK_AGAIN = Requeue.after(30.0)
 _IMMEDIATELY = Requeue.after(0.0)
+_EXPIRE_EVERY_S = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +46,9 @@ class _Job:
     """The copy for one snapshot."""
 
     record: SnapshotRecord
+    source: Export
     export: Export
+    """The export that keeps it."""
     task: asyncio.Task[ProvisionerError | None] | None = None
     progress: Progress = field(default_factory=Progress)
 
@@ -78,10 +81,14 @@ class SnapshotController:
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
-        """Run copies until cancelled, which ends them."""
+        """Run copies, and remove the data of snapshots whose retention is over, until cancelled."""
         try:
             async with asyncio.TaskGroup() as self._group:
-                await asyncio.Event().wait()
+                while True:
+                    for export in self._ctx.exports:
+                        with self._ctx.supervisor.shield("snapshots", (ExportError, ClusterError), export=export.name):
+                            await self._expire(export)
+                    await self._ctx.clock.sleep(_EXPIRE_EVERY_S)
         finally:
             self._group = None
             self._jobs.clear()
@@ -117,10 +124,21 @@ class SnapshotController:
         self._queue.add(content.name)
 
     def _class_changed(self, snapshot_class: SnapshotClass) -> None:
+        if snapshot_class.driver == self._ctx.provisioner:
+            self._add_export(snapshot_class)
         for snapshot in self._cache.snapshots.values():
             named = snapshot.spec.volume_snapshot_class_name
             if not snapshot.status.ready_to_use and (named == snapshot_class.name or snapshot.lacks_class):
                 self._snapshot_changed(snapshot)
+
+    def _add_export(self, snapshot_class: SnapshotClass) -> None:
+        """Open the export that a class names: snapshots can be on it."""
+        try:
+            where = snapshot_classes.parse(snapshot_class.parameters).export
+            if where is not None:
+                self._ctx.health.add(self._ctx.exports.at(where), named=True)
+        except (InvalidSettings, ExportError) as exc:
+            log.warning("class_unusable", snapshot_class=snapshot_class.name, error=str(exc))
 
     def _export_ready(self, export: Export) -> None:
         """Queue what has begun on an export, and what waits for it."""
@@ -152,7 +170,7 @@ class SnapshotController:
             return FAILED
 
     def _cached(self, name: str) -> SnapshotView:
-        """Return the facts that the cache and the ledgers in memory have: without claim and volume."""
+        """Return the facts that the cache and the ledgers in memory have: without claim, volume and `shared`."""
         ctx, cache = self._ctx, self._cache
         content = cache.snapshot_contents.get(name)
         handle = snapshots.handle_of(content) if content is not None else names.snapshot_uid(name)
@@ -171,7 +189,15 @@ class SnapshotController:
             claim=None,
             volume=None,
             stored=export.snapshots.complete[handle] if export is not None else None,
+            shared=False,
             all_read=all(map(ctx.health.is_read, ctx.exports)),
+        )
+
+    def _is_shared(self, handle: str, name: str) -> bool:
+        """Return True if another content than this one has the data of a snapshot, and is not being deleted."""
+        return any(
+            each.name != name and not each.metadata.deletion_timestamp and snapshots.handle_of(each) == handle
+            for each in self._cache.snapshot_contents.values()
         )
 
     async def _gather(self, cached: SnapshotView, name: str) -> SnapshotView:
@@ -198,7 +224,8 @@ class SnapshotController:
             if claim is None and content is not None:
                 volume_name = content.spec.source.volume_handle
             volume = await cluster.get_volume(volume_name) if volume_name else None
-        return replace(cached, content=content, snapshot=snapshot, claim=claim, volume=volume)
+        shared = content is not None and self._is_shared(snapshots.handle_of(content), name)
+        return replace(cached, content=content, snapshot=snapshot, claim=claim, volume=volume, shared=shared)
 
     async def _act(self, view: SnapshotView, name: str) -> Requeue | None:
         match snapshots.decide(view):
@@ -209,8 +236,8 @@ class SnapshotController:
                 return AWAITING_CHANGE
             case Fail(message):
                 return await self._fail(view, message)
-            case Take(record):
-                return await self._take(view, names.snapshot_uid(name), record)
+            case Take() as take:
+                return await self._take(view, names.snapshot_uid(name), take)
             case Serve(handle, record):
                 return await self._serve(view, handle, record)
             case Withdraw():
@@ -218,8 +245,8 @@ class SnapshotController:
                 if view.content is not None:
                     await self._ctx.cluster.delete_snapshot_content(view.content)
                 return None
-            case Release(data):
-                return await self._release(view, data=data)
+            case Release() as release:
+                return await self._release(view, release)
 
     async def _fail(self, view: SnapshotView, message: str) -> Requeue:
         snapshot, content = view.snapshot, view.content
@@ -234,11 +261,11 @@ class SnapshotController:
 
     # ------------------------------------------------------------------------------------------- copies
 
-    async def _take(self, view: SnapshotView, handle: str, record: SnapshotRecord) -> Requeue | None:
+    async def _take(self, view: SnapshotView, handle: str, take: Take) -> Requeue | None:
         """Begin the copy, or look at the one that runs."""
         job = self._jobs.get(handle)
         if job is None:
-            return await self._begin(view, handle, record)
+            return await self._begin(view, handle, take)
         if job.task is not None and not job.task.done():
             return _LOOK_AGAIN
         del self._jobs[handle]
@@ -247,8 +274,8 @@ class SnapshotController:
             await self._fail(view, outcome.event_text)
         return FAILED if outcome is not None else _IMMEDIATELY
 
-    async def _begin(self, view: SnapshotView, handle: str, record: SnapshotRecord) -> Requeue | None:
-        ctx, group = self._ctx, self._group
+    async def _begin(self, view: SnapshotView, handle: str, take: Take) -> Requeue | None:
+        ctx, group, record = self._ctx, self._group, take.record
         with self._locks.try_acquire(record.volume) as acquired:
             if not acquired or group is None or view.volume is None or view.snapshot is None:
                 return LOCKED
@@ -256,7 +283,12 @@ class SnapshotController:
             if found is None:
                 message = f"no ledger has a record of volume {record.volume}: see `nfs-provisioner recover`"
                 return await self._fail(view, message)
-            export, path = found
+            source, path = found
+            try:
+                export = await self._target(handle, source, take.export)
+            except ExportError as exc:
+                await self._fail(view, exc.event_message(str(take.export or source.name)))
+                return FAILED
             content = view.content or await self._create(view, view.snapshot, record.volume)
             if content is None:
                 return _IMMEDIATELY
@@ -271,12 +303,28 @@ class SnapshotController:
             async with ctx.health.fail_fast(export):
                 if await export.snapshots.refresh(handle) is not None:
                     return _IMMEDIATELY
-                record = structs.replace(record, gid=export.records[record.volume].gid)
+                namespace = await ctx.cluster.get_namespace(record.namespace)
+                uid = namespace.metadata.uid if namespace is not None else ""
+                record = structs.replace(record, gid=source.records[record.volume].gid, namespace_uid=uid)
                 record = await export.snapshots.begin(handle, record)
-        job = self._jobs[handle] = _Job(record, export)
+        job = self._jobs[handle] = _Job(record, source, export)
         job.task = group.create_task(self._run(job, handle, path, view.snapshot))
         log.info("snapshot_begun", snapshot=record.key, volume=record.volume, export=export.name)
         return _LOOK_AGAIN
+
+    async def _target(self, handle: str, source: Export, wanted: Location | None) -> Export:
+        """Return the export that keeps a snapshot: that where its copy began before, else that of its class, or source.
+
+        Raises ExportError.
+        """
+        begun = self._begun(handle)
+        if begun is not None:
+            return await self._ctx.health.require_ready(begun[0])
+        if wanted is None:
+            return source
+        export = self._ctx.exports.at(wanted)
+        self._ctx.health.add(export, named=True)
+        return await self._ctx.health.require_ready(export)
 
     async def _create(self, view: SnapshotView, snapshot: Snapshot, volume_name: str) -> SnapshotContent | None:
         """Create the content of a snapshot; None if there is one already, which the next look judges."""
@@ -299,17 +347,17 @@ class SnapshotController:
 
     async def _run(self, job: _Job, handle: str, path: RelPath, snapshot: Snapshot) -> ProvisionerError | None:
         """Copy, once it is this copy's turn, and make the copy the snapshot; return why that has failed."""
-        ctx, export = self._ctx, job.export
+        ctx, source, export = self._ctx, job.source, job.export
         with ctx.supervisor.shield("copies", snapshot=job.record.key):
             try:
                 began_s = ctx.clock.monotonic()
                 allows = partial(ctx.guard.allows, export)
-                copy = await export.snapshot_of(export, path, handle, job.progress, allows=allows)
+                copy = await export.snapshot_of(source, path, handle, job.progress, allows=allows)
                 await export.snapshots.place(handle, copy, ctx.stamp())
             except CopyFailed as exc:
                 if ctx.guard.allows(export):
                     await self._discard(export, handle)
-                return CopyFailed(exc.refusal, export.name)
+                return CopyFailed(exc.refusal, export.name if source is export else f"{source.name} or {export.name}")
             except ExportError as exc:
                 return exc
             else:
@@ -371,11 +419,20 @@ class SnapshotController:
         if content is None:
             return _IMMEDIATELY
         await self._end(handle)
+        await self._bring_back(handle)
         await self._name_class(view, content)
         await self._ctx.cluster.patch_snapshot_status(content.name, snapshots.complete_status(handle, record))
         return None
 
-    async def _release(self, view: SnapshotView, *, data: bool) -> Requeue | None:
+    async def _bring_back(self, handle: str) -> None:
+        """Keep the data of a deleted snapshot that is served again."""
+        export = self._export_of(handle)
+        if export is not None and handle in export.snapshots.deleted:
+            await self._ctx.guard.require(export)
+            await export.snapshots.unmark(handle)
+            log.info("snapshot_restored", snapshot=export.snapshots.complete[handle].key, export=export.name)
+
+    async def _release(self, view: SnapshotView, release: Release) -> Requeue | None:
         """Discard the copy, remove the data, and remove the finalizer, or the content, last.
 
         The status says so first: after a crash the ledger has nothing that would tell.
@@ -385,21 +442,50 @@ class SnapshotController:
         handle = snapshots.handle_of(content)
         await self._end(handle)
         export = self._export_of(handle)
-        if data and export is not None:
+        if release.data and export is not None:
             if self._clones.reads_snapshot(handle):
                 log.debug("snapshot_waits", content=content.name, why="a claim is being restored from it")
                 return AWAITING_CHANGE
             export = await self._ctx.health.require_ready(export)
             await self._ctx.guard.require(export)
             content = await self._ctx.cluster.patch_snapshot_status(content.name, snapshots.GIVEN_UP)
-            await export.snapshots.remove(handle)
-            self._discarded(export)
-            log.info("snapshot_deleted", content=content.name, export=export.name)
+            if release.retained:
+                await export.snapshots.mark_deleted(handle, times.text(self._ctx.moment().latest))
+            else:
+                await export.snapshots.remove(handle)
+                self._discarded(export)
+            log.info("snapshot_deleted", content=content.name, export=export.name, retained=release.retained)
         if content.metadata.deletion_timestamp:
             await self._ctx.cluster.release_snapshot_content(content, names.CONTENT_FINALIZER)
         else:
             await self._ctx.cluster.delete_snapshot_content(content)
         return None
+
+    async def _expire(self, export: Export) -> None:
+        """Remove the data of deleted snapshots of this cluster whose retention is over, by all clocks.
+
+        The API server proves that this is still the same cluster. A mark without data is of an interrupted removal.
+        """
+        ctx, moment = self._ctx, self._ctx.moment()
+        if not ctx.health.is_read(export):
+            return
+        for handle, at in list(export.snapshots.deleted.items()):
+            record = export.snapshots.complete.get(handle)
+            if record is not None and (record.cluster != ctx.cluster_id or not snapshots.is_over(record, at, moment)):
+                continue
+            if self._clones.reads_snapshot(handle) or self._is_shared(handle, ""):
+                continue
+            if await ctx.cluster.cluster_uid() != ctx.cluster_id:
+                return
+            await ctx.guard.require(export)
+            if record is None:
+                await export.snapshots.unmark(handle)
+                continue
+            await export.snapshots.expire(handle)
+            self._discarded(export)
+            log.info(
+                "snapshot_expired", snapshot=record.key, export=export.name, deleted=at, retention=record.retention
+            )
 
     # ------------------------------------------------------------------------------------------- ledgers
 

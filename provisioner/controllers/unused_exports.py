@@ -6,10 +6,12 @@ the annotations of this provisioner could add another server.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import structlog
 
 from provisioner.controllers.context import ControllerContext
-from provisioner.core import classes
+from provisioner.core import classes, snapshot_classes
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
 from provisioner.ledger.export import Export
@@ -42,7 +44,7 @@ class UnusedExports:
                     await self._forget(export)
 
     def _named(self) -> set[Location]:
-        """The locations of the default export and of the exports of this provisioner's classes."""
+        """The locations of the default export, and of the exports of the classes for volumes and for snapshots."""
         ctx = self._ctx
         default = ctx.exports.default
         named = {default} if default is not None else set()
@@ -55,6 +57,12 @@ class UnusedExports:
                 continue  # no claim of the class is ever provisioned
             if where is not None:
                 named.add(where)
+        for of_snapshots in ctx.cache.snapshot_classes.values():
+            if of_snapshots.driver == ctx.provisioner:
+                with suppress(InvalidSettings):  # no snapshot of the class is ever taken
+                    where = snapshot_classes.parse(of_snapshots.parameters).export
+                    if where is not None:
+                        named.add(where)
         return named
 
     def _is_needed(self, export: Export) -> bool:

@@ -54,11 +54,16 @@ def kept_until(record: ArchiveRecord) -> datetime | None:
 
     None means never, also if the record's times cannot be read.
     """
-    since = times.parse(record.archived)
-    if since is None or not record.was.retention:
+    return end_of(record.archived, record.was.retention)
+
+
+def end_of(since_text: str, retention: str) -> datetime | None:
+    """Return when a retention ends that began at a time; None for never, also if either text cannot be read."""
+    since = times.parse(since_text)
+    if since is None or not retention:
         return None
     try:
-        return since + timedelta(seconds=parse_s(record.was.retention))
+        return since + timedelta(seconds=parse_s(retention))
     except (InvalidSettings, OverflowError):
         return None
 
@@ -68,16 +73,23 @@ def due_in_s(record: ArchiveRecord, moment: Moment) -> float | None:
 
     Return None if this is unknown, or never.
     """
-    until, now = kept_until(record), moment.earliest
-    if until is None or now is None:
-        return None
-    return (until - now + _UNCERTAINTY).total_seconds()
+    return _left_s(kept_until(record), moment)
+
+
+def _left_s(until: datetime | None, moment: Moment) -> float | None:
+    now = moment.earliest
+    return None if until is None or now is None else (until - now + _UNCERTAINTY).total_seconds()
+
+
+def is_over(until: datetime | None, moment: Moment) -> bool:
+    """Return True if all clocks say that a time is over; None stands for never."""
+    left_s = _left_s(until, moment)
+    return left_s is not None and left_s <= 0
 
 
 def is_due(record: ArchiveRecord, moment: Moment) -> bool:
     """Return True if the archive has expired."""
-    left_s = due_in_s(record, moment)
-    return left_s is not None and left_s <= 0
+    return is_over(kept_until(record), moment)
 
 
 def not_for(archive: str, record: ArchiveRecord, wanted: Record, tenant: Tenant) -> str | None:
@@ -171,6 +183,10 @@ def listed(archive: str, record: ArchiveRecord | None, *, export: str, cluster: 
     """Return the row of an archive, as seen from one cluster."""
     if record is None:
         return ArchiveRow(archive, export, why_not="no record")
+    if not record.was.claim:
+        return ArchiveRow(
+            archive, export, archived=record.archived, directory=record.was.directory, why_not="of no claim"
+        )
     until, is_own = kept_until(record), record.was.cluster == cluster
     return ArchiveRow(
         archive=archive,

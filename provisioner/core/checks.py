@@ -14,7 +14,16 @@ from provisioner.core.mount_options import MountOptions
 from provisioner.core.objects import StorageClass
 
 Kind = Literal[
-    "API server", "permission", "leader", "version", "StorageClass", "export", "quota agent", "claim", "volume"
+    "API server",
+    "permission",
+    "leader",
+    "version",
+    "StorageClass",
+    "export",
+    "quota agent",
+    "snapshots",
+    "claim",
+    "volume",
 ]
 
 
@@ -77,7 +86,7 @@ def permissions(*, lease: tuple[str, str] | None, auto_grow: bool = False, snaps
 def _of_snapshots() -> list[Permission]:
     read = ("get", "list", "watch")
     resources = {
-        "volumesnapshots": (*read, "patch"),
+        "volumesnapshots": (*read, "create", "patch", "delete"),
         "volumesnapshotclasses": read,
         "volumesnapshotcontents": (*read, "create", "patch", "delete"),
     }

@@ -51,6 +51,8 @@ class CloneSource:
     """The snapshot of that name."""
     content: SnapshotContent | None = None
     """The content that this snapshot names."""
+    handle: str = ""
+    """The handle of the snapshot that the claim's annotation names."""
     stored: SnapshotRecord | None = None
     """The ledger's record of the content's snapshot."""
     begun: str = ""
@@ -168,12 +170,21 @@ def template_of(claim: Claim, storage_class: StorageClass | None) -> Template | 
 
 
 def clone_source_of(claim: Claim, storage_class: StorageClass | None, provisioner: str) -> str | None:
-    """Return the name of the claim or snapshot that must be read live for a pending claim, else None."""
+    """Return the claim or snapshot that must be looked up for a pending claim: its name, or its handle; else None."""
     if storage_class is None or storage_class.provisioner != provisioner or not is_unfinished(claim):
         return None
     source = claim.data_source
-    is_copied = source is not None and (source.is_claim or source.is_snapshot)
-    return source.name if source is not None and is_copied and claim.status.phase == "Pending" else None
+    if claim.status.phase != "Pending":
+        return None
+    if source is None:
+        return snapshot_to_restore(claim) or None
+    return source.name if source.is_claim or source.is_snapshot else None
+
+
+def snapshot_to_restore(claim: Claim) -> str:
+    """Return the handle of the snapshot that a pending claim's annotation names; empty for an archive, or for none."""
+    named = claim.metadata.annotations.get(names.RESTORE, "")
+    return named if snapshots.is_handle(named) else ""
 
 
 def completed(cached: Claim, live: Claim, template: Template) -> Claim:
@@ -270,7 +281,7 @@ def _attributes_class(view: ClaimView) -> Decision | None:
 def _data_source(view: ClaimView) -> Decision | None:
     source = view.claim.data_source
     if source is None:
-        return None
+        return _restore_by_handle(view, snapshot_to_restore(view.claim))
     if view.claim.metadata.annotations.get(names.RESTORE):
         return Refuse(
             Reason.CONFLICTING_DATA_SOURCES,
@@ -340,6 +351,20 @@ def _restore(view: ClaimView, asked: CloneSource | None, source: DataSource) -> 
         return _unusable(why, passing=True)
     if quantities.is_less(claim.requested, asked.stored.capacity):
         return _unusable(f"{named} is of a volume of {asked.stored.capacity}: request at least as much")
+    return None
+
+
+def _restore_by_handle(view: ClaimView, handle: str) -> Decision | None:
+    """Check that the snapshot which the claim's annotation names can become its volume. A begun copy goes on."""
+    asked = view.source
+    if not handle or (asked is not None and asked.begun):
+        return None
+    stored = asked.stored if asked is not None else None
+    why = snapshots.not_for(handle, stored, view.claim.metadata.namespace, view.cluster)
+    if why or stored is None:
+        return _unusable(why)
+    if quantities.is_less(view.claim.requested, stored.capacity):
+        return _unusable(f"snapshot {handle} is of a volume of {stored.capacity}: request at least as much")
     return None
 
 
@@ -455,7 +480,7 @@ def _record(view: ClaimView, settings: ClassSettings, path: RelPath, volume_name
         modes=short_modes(claim.spec.access_modes),
         mount_options=",".join(storage_class.mount_options),
         retention=settings.parameters.retention,
-        archive=claim.metadata.annotations.get(names.RESTORE, ""),
+        archive="" if snapshot_to_restore(claim) else claim.metadata.annotations.get(names.RESTORE, ""),
         clone_of=_cloned(view.source),
         quota=settings.parameters.quota,
     )
@@ -465,7 +490,10 @@ def _record(view: ClaimView, settings: ClassSettings, path: RelPath, volume_name
     except InvalidRecord as exc:
         raise _Refused(Refuse(exc.reason, str(exc))) from exc
     if record.archive and not is_archive_name(record.archive):
-        message = f"annotation {names.RESTORE}: {record.archive!r} is not the name of an archive (archived-…)"
+        message = (
+            f"annotation {names.RESTORE}: {record.archive!r} is not the name of an archive (archived-…) or the handle"
+            " of a snapshot"
+        )
         raise _Refused(Refuse(Reason.INVALID_ARCHIVE_NAME, message))
     return record
 
@@ -474,6 +502,8 @@ def _cloned(source: CloneSource | None) -> str:
     """Return the volume or snapshot of which the claim's volume becomes a copy, or empty."""
     if source is None:
         return ""
+    if not source.begun and source.handle:
+        return names.snapshot_source(source.handle)
     if not source.begun and source.content is not None:
         return names.snapshot_source(snapshots.handle_of(source.content))
     return source.volume.name if not source.begun and source.volume is not None else source.begun
@@ -590,6 +620,8 @@ def succeeded_message(plan: Provision, record: Record) -> str:
     if plan.record.clone_of and plan.claim.data_source is not None:
         kind = "from snapshot" if plan.claim.data_source.is_snapshot else "as a clone of claim"
         return f"{text} {kind} {plan.claim.metadata.namespace}/{plan.claim.data_source.name}"
+    if plan.record.clone_of:
+        return f"{text} from snapshot {names.snapshot_handle(plan.record.clone_of)}"
     if not record.archive:
         return text
     kept = record.on_delete != plan.record.on_delete
@@ -600,8 +632,8 @@ def succeeded_message(plan: Provision, record: Record) -> str:
 def copying_message(claim: Claim, *, entries: int, size_bytes: int, trouble: str) -> str:
     """Return the message for a claim whose volume is being copied."""
     source = claim.data_source
-    kind = "snapshot" if source is not None and source.is_snapshot else "claim"
-    name = f"{claim.metadata.namespace}/{source.name}" if source is not None else "its source"
+    kind = "claim" if source is not None and source.is_claim else "snapshot"
+    name = f"{claim.metadata.namespace}/{source.name}" if source is not None else snapshot_to_restore(claim)
     done = f"{entries:,} entries and {quantities.readable(size_bytes)} so far"
     return f"copying the data of {kind} {name}: {done}" + (f"; the export {trouble}" if trouble else "")
 

@@ -40,6 +40,10 @@ class VolumeRow(Struct, frozen=True):
     """The agent's word for why there is no limit, or another one than the size; empty if there is nothing to say."""
     limit_why: str
     """The same for people, with what to do about it."""
+    reclaim_policy: str
+    access_modes: tuple[str, ...]
+    claim_uid: str
+    """Empty without a claim."""
 
 
 def listed(volume: Volume, answer: Answer | None = None) -> VolumeRow:
@@ -65,6 +69,9 @@ def listed(volume: Volume, answer: Answer | None = None) -> VolumeRow:
         limit_bytes=answer.limit_bytes or None if answer is not None else None,
         limit_reason=answer.reason if answer is not None else "",
         limit_why=answer.why if answer is not None else "",
+        reclaim_policy=volume.spec.persistent_volume_reclaim_policy,
+        access_modes=volume.spec.access_modes,
+        claim_uid=claim.uid if claim else "",
     )
 
 

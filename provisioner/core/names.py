@@ -74,6 +74,11 @@ CONTENT_FINALIZER = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-
 SNAPSHOT_BEING_DELETED = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted"
 DEFAULT_SNAPSHOT_CLASS = "snapshot.storage.kubernetes.io/is-default-class"
 SNAPSHOT_FAILED = "SnapshotFailed"
+SNAPSHOT_SCHEDULE_FAILED = "SnapshotScheduleFailed"
+SCHEDULED = PREFIX + "scheduled"
+"""The label of a scheduled snapshot, with the uid of its claim."""
+SCHEDULED_AT = PREFIX + "scheduled-at"
+"""The annotation of a scheduled snapshot with the time at which it was due."""
 _SNAPSHOT = "snapshot_"  # no object of Kubernetes has such a name
 
 
@@ -95,6 +100,11 @@ def content_name(snapshot_uid: str) -> str:
 def snapshot_uid(content_name: str) -> str:
     """Return the uid of the VolumeSnapshot in the name of a content; empty if the name does not have that form."""
     return content_name.removeprefix("snapcontent-") if content_name.startswith("snapcontent-") else ""
+
+
+def restored_content_name(handle: str) -> str:
+    """Return the name of the content that brings a snapshot back."""
+    return f"restored-{handle}"
 
 
 def snapshot_source(handle: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from provisioner.core import groups, quantities, templates
+from provisioner.core import groups, quantities, schedules, templates
 from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidParameter, InvalidQuantity, InvalidSettings, UnknownParameter
 from provisioner.core.groups import GidRange
@@ -22,7 +22,7 @@ from provisioner.core.templates import Template
 ALIASES = {"subDir": "pathPattern", "archiveOnDelete": "onDelete", "mountPermissions": "mode"}
 KNOWN = (
     "server", "share", "pathPattern", "onDelete", "mode", "uid", "gid", "gidRange", "existing", "archiveRetention",
-    "minFree", "overcommit", "formerNamespace", "quota", "autoGrow", "autoGrowLimit",
+    "minFree", "overcommit", "formerNamespace", "quota", "autoGrow", "autoGrowLimit", "schedule", "keep",
 )  # fmt: skip
 
 _SPELLINGS = {name.lower(): name for name in (*KNOWN, *ALIASES)}
@@ -94,6 +94,16 @@ class AutoGrow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Snapshots of each volume by themselves."""
+
+    cron: str
+    """When: five fields, UTC."""
+    keep: int | None
+    """How many are kept of each volume; None for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassParameters:
     """A StorageClass's parameters, parsed. `export` None means the default export."""
 
@@ -114,6 +124,7 @@ class ClassParameters:
     quota: Quota
     """Whether a quota agent on the server enforces the size of each volume."""
     auto_grow: AutoGrow | None
+    schedule: Schedule | None
     ignored: tuple[str, ...]
     """Parameters of CSI's sidecars, which have no effect here."""
 
@@ -156,6 +167,7 @@ def parse(parameters: Mapping[str, str]) -> ClassParameters:
         overcommit=given.read("overcommit", None, _overcommit),
         quota=quota,
         auto_grow=given.auto_grow(enforced=quota != "none"),
+        schedule=given.schedule(),
         ignored=tuple(name for name in sorted(parameters) if _IGNORED.fullmatch(name)),
     )
     if given.problems:
@@ -245,6 +257,14 @@ class _Given:
         if fraction is None or limit_bytes is None:
             return None
         return AutoGrow(fraction=fraction, limit_bytes=limit_bytes)
+
+    def schedule(self) -> Schedule | None:
+        """Return when snapshots are made, or None."""
+        cron, keep = self.read("schedule", "", schedules.check), self.read("keep", None, _keep)
+        for written, _ in self.all("keep"):
+            if not any(self.all("schedule")):
+                self.problems.append(f"parameter {written} needs schedule: add that, or remove {written}")
+        return Schedule(cron=cron, keep=keep) if cron else None
 
     def export(self) -> Location | None:
         """Return the export that the class names, or None."""
@@ -359,6 +379,12 @@ def _size_limit(text: str) -> int | None:
     if size_bytes <= 0:
         raise InvalidSettings(f"{text!r} lets no volume grow: write a size such as 100Gi")
     return size_bytes
+
+
+def _keep(text: str) -> int | None:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
+        raise InvalidSettings(f"{text!r} is not a number of snapshots such as 7")
+    return int(text)
 
 
 def _retention(text: str) -> str:

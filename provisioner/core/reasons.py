@@ -57,3 +57,26 @@ class Reason(StrEnum):
     RECORD_MISMATCH = "RecordMismatch"
     FOREIGN_RECORD = "ForeignRecord"
     RECREATED_VOLUME = "RecreatedVolume"
+
+
+OF_THE_CLAIM = frozenset(
+    {
+        Reason.UNSUPPORTED_VOLUME_MODE,
+        Reason.UNSUPPORTED_SELECTOR,
+        Reason.UNSUPPORTED_ATTRIBUTES_CLASS,
+        Reason.UNSUPPORTED_DATA_SOURCE,
+        Reason.CONFLICTING_DATA_SOURCES,
+        Reason.CLONE_SOURCE_UNUSABLE,
+        Reason.INVALID_SIZE,
+        Reason.MISSING_LABEL,
+        Reason.MISSING_ANNOTATION,
+        Reason.INVALID_PATH,
+        Reason.INVALID_RECORD,
+        Reason.INVALID_ARCHIVE_NAME,
+        Reason.OVERLAPPING_DIRECTORY,
+        Reason.RETAINED_DIRECTORY,
+        Reason.DIRECTORY_EXISTS,
+        Reason.ARCHIVE_UNUSABLE,
+    }
+)
+"""Reasons that lie in the claim itself: its author has to change it, and the alerts tell them apart from faults."""

@@ -31,7 +31,8 @@ GID_LIMIT = 2**32 - 2
 """The highest group id."""
 
 _COPY = "00000000"
-_UID = "00000000-0000-0000-0000-000000000000"
+UID = "00000000-0000-0000-0000-000000000000"
+"""As long as any uid."""
 
 _MODES = {"RWO": "ReadWriteOnce", "ROX": "ReadOnlyMany", "RWX": "ReadWriteMany", "RWOP": "ReadWriteOncePod"}
 _SHORT_MODES = {mode: short for short, mode in _MODES.items()}
@@ -137,6 +138,10 @@ class SnapshotRecord(
     cluster: str = field(name="by", default="")
     gid: Annotated[int, Meta(ge=0, le=GID_LIMIT)] = 0
     """The group that the volume had for itself; 0 if it had none."""
+    retention: str = field(name="keep", default="")
+    """How long its data is kept after its deletion, as its class says; empty means that it goes with the snapshot."""
+    namespace_uid: str = field(name="nsuid", default="")
+    """The uid of its namespace; empty if it could not be read."""
 
     @property
     def key(self) -> str:
@@ -146,6 +151,26 @@ class SnapshotRecord(
 
 NO_OBJECT = "none"
 """Instead of a volume's uid: the record is for an object that is about to be created, and for no other."""
+
+
+def no_owner(directory: str, at: str, cluster: str) -> Record:
+    """Return what is known about a directory that belongs to no volume, as a record for its archive."""
+    return Record(
+        directory=directory,
+        namespace="",
+        claim="",
+        claim_uid="",
+        class_name="",
+        on_delete="archive",
+        capacity="",
+        created=at,
+        cluster=cluster,
+    )
+
+
+def unowned(archive: str, at: str, was: Record) -> ArchiveRecord:
+    """Return the record of an archive that never was a volume: instead of a volume's name it has its own."""
+    return ArchiveRecord(archive, at, was)
 
 
 def archived(record: Record) -> Record:
@@ -216,9 +241,9 @@ def encode(record: Record | ArchiveRecord | SnapshotRecord) -> str:
 def require_room(name: str, record: Record) -> None:
     """Raise InvalidRecord unless the record and that of its later archive fit on every server."""
     longest = structs.replace(
-        record, namespace_uid=record.namespace_uid or _UID, copied=_COPY if record.clone_of else ""
+        record, namespace_uid=record.namespace_uid or UID, copied=_COPY if record.clone_of else ""
     )
-    encode(ArchiveRecord(name, record.created, archived(longest), volume_name(_UID)))
+    encode(ArchiveRecord(name, record.created, archived(longest), volume_name(UID)))
 
 
 def decode(target: str) -> Record:

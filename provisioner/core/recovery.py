@@ -22,7 +22,7 @@ from provisioner.core.groups import gid_of
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
 from provisioner.core.orphans import is_silent
-from provisioner.core.records import NO_OBJECT, ArchiveRecord, OnDelete, Record, quota_of, short_modes
+from provisioner.core.records import NO_OBJECT, ArchiveRecord, OnDelete, Record, SnapshotRecord, quota_of, short_modes
 from provisioner.core.scope import count
 
 GONE_FLAG = "--old-cluster-is-gone"
@@ -191,6 +191,7 @@ class Lost:
     cluster: str
     volumes: int
     archives: int
+    snapshots: int
     signed: str
     """When its provisioner was last at work on one of the exports: UTC, RFC 3339; empty if unknown."""
 
@@ -198,6 +199,7 @@ class Lost:
         """Return it as text."""
         signed = f"last seen {self.signed}" if self.signed else "never seen"
         found = f"{count(self.volumes, 'volume')}, {count(self.archives, 'archive')}"
+        found += f", {count(self.snapshots, 'snapshot')}" if self.snapshots else ""
         return f"{self.cluster or '(without an id)'}: {found}, {signed}"
 
     def is_alive(self, now: datetime) -> bool:
@@ -217,7 +219,12 @@ class Lost:
 
 
 def lost_clusters(
-    found: Iterable[Remains], archives: Iterable[ArchiveRemains], signs: Iterable[Mapping[str, str]], *, this: str
+    found: Iterable[Remains],
+    archives: Iterable[ArchiveRemains],
+    signs: Iterable[Mapping[str, str]],
+    *,
+    this: str,
+    snapshots: Iterable[SnapshotRecord] = (),
 ) -> list[Lost]:
     """Return the clusters of these records, without this one."""
     signed: dict[str, str] = {}
@@ -226,14 +233,16 @@ def lost_clusters(
             signed[cluster] = max(at, signed.get(cluster, ""))
     volumes = Counter(each.record.cluster for each in found)
     archived = Counter(each.record.was.cluster for each in archives)
+    taken = Counter(each.cluster for each in snapshots)
     return [
         Lost(
             cluster=cluster,
             volumes=volumes[cluster],
             archives=archived[cluster],
+            snapshots=taken[cluster],
             signed=signed.get(cluster, ""),
         )
-        for cluster in sorted({*volumes, *archived} - {this})
+        for cluster in sorted({*volumes, *archived, *taken} - {this})
     ]
 
 

@@ -7,17 +7,24 @@ the ledger's record decides which data belongs to a content.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import Struct, structs
 
-from provisioner.core import identity, names, quantities, times
-from provisioner.core.errors import InvalidRecord
+from provisioner.core import archives, identity, names, quantities, snapshot_classes, times
+from provisioner.core.archives import Moment
+from provisioner.core.errors import InvalidRecord, InvalidSettings
+from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, Snapshot, SnapshotClass, SnapshotContent, Volume
-from provisioner.core.records import GID_LIMIT, SnapshotRecord, encode
+from provisioner.core.records import GID_LIMIT, UID, SnapshotRecord, encode
+from provisioner.core.tenancy import Tenant
 
 _NANOSECONDS = 10**9
+_UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_VERSION = f"{names.SNAPSHOT_GROUP}/v1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,8 @@ class SnapshotView:
     """The volume of that claim; if the claim is gone, the volume that the content names."""
     stored: SnapshotRecord | None
     """The ledger's record of the complete snapshot."""
+    shared: bool
+    """Whether another content, which is not being deleted, has the same data."""
     all_read: bool
     """Whether the ledgers of all exports were read: until then, a snapshot without a record can have one."""
 
@@ -69,6 +78,8 @@ class Take:
     """Create the content if there is none, and copy the volume, unless the ledger has the snapshot."""
 
     record: SnapshotRecord
+    export: Location | None = None
+    """The export that keeps it; None for that of the volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,8 @@ class Release:
     """The content goes: discard the copy, remove the data if `data`, then remove the finalizer or the content."""
 
     data: bool
+    retained: bool = False
+    """Whether the data is only marked as deleted, and removed after its retention."""
 
 
 Decision = Ignore | Wait | Fail | Take | Serve | Withdraw | Release
@@ -167,8 +180,10 @@ def _deleted(view: SnapshotView, content: SnapshotContent) -> Decision:
 
 
 def _release(view: SnapshotView, content: SnapshotContent) -> Release:
-    own = view.stored is not None and view.stored.cluster == view.cluster
-    return Release(data=own and content.spec.deletion_policy == "Delete")
+    stored = view.stored
+    own = stored is not None and stored.cluster == view.cluster
+    data = own and content.spec.deletion_policy == "Delete" and not view.shared
+    return Release(data=data, retained=data and stored is not None and bool(stored.retention))
 
 
 def _was_complete(content: SnapshotContent) -> bool:
@@ -238,9 +253,10 @@ def _taken(view: SnapshotView, snapshot: Snapshot) -> Decision:
             f"no VolumeSnapshotClass of driver {view.provisioner} is the default, or several are: set"
             f" spec.volumeSnapshotClassName, or annotate one class with {names.DEFAULT_SNAPSHOT_CLASS}"
         )
-    if snapshot_class is not None and snapshot_class.parameters:
-        listed = ", ".join(sorted(snapshot_class.parameters))
-        return Fail(f"VolumeSnapshotClass {snapshot_class.name} has unknown parameters ({listed}): remove them")
+    try:
+        parameters = snapshot_classes.parse(snapshot_class.parameters if snapshot_class is not None else {})
+    except InvalidSettings as exc:
+        return Fail(f"VolumeSnapshotClass {_class_name(view, snapshot)}: {exc}")
     record = SnapshotRecord(
         namespace=snapshot.metadata.namespace,
         snapshot=snapshot.metadata.name,
@@ -250,12 +266,13 @@ def _taken(view: SnapshotView, snapshot: Snapshot) -> Decision:
         capacity=volume.capacity,
         created=view.now,
         cluster=view.cluster,
+        retention=parameters.retention,
     )
     try:
-        encode(structs.replace(record, gid=GID_LIMIT))
+        encode(structs.replace(record, gid=GID_LIMIT, namespace_uid=UID))
     except InvalidRecord as exc:
         return Fail(str(exc))
-    return Take(record)
+    return Take(record, parameters.export)
 
 
 def _class_name(view: SnapshotView, snapshot: Snapshot) -> str:
@@ -273,7 +290,38 @@ def _is_of(volume: Volume, claim: Claim | None, name: str) -> bool:
     return reference is not None and f"{reference.namespace}/{reference.name}" == name
 
 
+def is_over(record: SnapshotRecord, deleted: str, moment: Moment) -> bool:
+    """Return True if the retention of a snapshot is over that was deleted at a time."""
+    return archives.is_over(archives.end_of(deleted, record.retention), moment)
+
+
 # ------------------------------------------------------------------------------------------- restoring
+
+
+def is_handle(text: str) -> bool:
+    """Return True if a text can be the handle of a snapshot: a uid."""
+    return _UID.fullmatch(text) is not None
+
+
+def not_for(handle: str, stored: SnapshotRecord | None, namespace: str, cluster: str) -> str:
+    """Return why a claim of a namespace cannot get a snapshot by its handle, or empty."""
+    if stored is None or stored.namespace != namespace:
+        return f"no ledger has a snapshot {handle} of namespace {namespace}: `nfs-provisioner snapshots` lists all"
+    if stored.cluster != cluster:
+        return (
+            f"snapshot {handle} is of another cluster that shares the export: `nfs-provisioner recover` brings it here"
+        )
+    return ""
+
+
+def not_of(handle: str, stored: SnapshotRecord, tenant: Tenant) -> str:
+    """Return why a snapshot is not that of the namespace as it is now, or empty."""
+    if tenant.owns(stored):
+        return ""
+    return (
+        f"snapshot {handle} cannot be restored: {tenant.why_not(stored.namespace)}. An admin can allow it for this"
+        " namespace with a class that has formerNamespace: accept"
+    )
 
 
 def unusable(content: SnapshotContent | None, snapshot: Snapshot, stored: SnapshotRecord | None, driver: str) -> str:
@@ -295,7 +343,7 @@ def unusable(content: SnapshotContent | None, snapshot: Snapshot, stored: Snapsh
 def content_body(snapshot: Snapshot, snapshot_class: SnapshotClass, volume_name: str) -> dict[str, object]:
     """Return the VolumeSnapshotContent of a snapshot."""
     return {
-        "apiVersion": f"{names.SNAPSHOT_GROUP}/v1",
+        "apiVersion": _VERSION,
         "kind": "VolumeSnapshotContent",
         "metadata": {"name": names.content_name(snapshot.uid)},
         "spec": {
@@ -305,7 +353,7 @@ def content_body(snapshot: Snapshot, snapshot_class: SnapshotClass, volume_name:
             "sourceVolumeMode": "Filesystem",
             "source": {"volumeHandle": volume_name},
             "volumeSnapshotRef": {
-                "apiVersion": f"{names.SNAPSHOT_GROUP}/v1",
+                "apiVersion": _VERSION,
                 "kind": "VolumeSnapshot",
                 "namespace": snapshot.metadata.namespace,
                 "name": snapshot.metadata.name,
@@ -364,10 +412,15 @@ class SnapshotRow(Struct, frozen=True):
     """UTC, RFC 3339."""
     own: bool
     """Whether it was taken in this cluster."""
+    deleted: str
+    """When it was deleted, if its data is kept for its retention: UTC, RFC 3339."""
+    kept_until: str
+    """When the data of a deleted snapshot is removed: UTC, RFC 3339."""
 
 
-def listed(handle: str, record: SnapshotRecord, *, export: str, cluster: str) -> SnapshotRow:
+def listed(handle: str, record: SnapshotRecord, *, export: str, cluster: str, deleted: str = "") -> SnapshotRow:
     """Return the row of a snapshot, as seen from one cluster."""
+    until = archives.end_of(deleted, record.retention)
     return SnapshotRow(
         handle=handle,
         export=export,
@@ -379,6 +432,8 @@ def listed(handle: str, record: SnapshotRecord, *, export: str, cluster: str) ->
         capacity=record.capacity,
         taken=record.created,
         own=record.cluster == cluster,
+        deleted=deleted,
+        kept_until=times.text(until) if until is not None else "",
     )
 
 
@@ -390,21 +445,34 @@ def in_order(rows: Iterable[SnapshotRow]) -> list[SnapshotRow]:
 
 def manifests(rows: Sequence[SnapshotRow], driver: str) -> dict[str, object]:
     """Return objects that bring snapshots back into a cluster, as contents that exist already (pre-provisioned)."""
-    items: list[dict[str, object]] = []
-    version = f"{names.SNAPSHOT_GROUP}/v1"
+    items: list[dict[str, Any]] = []
     for each in rows:
-        content = f"restored-{each.handle}"
-        reference = {"namespace": each.namespace, "name": each.snapshot}
-        spec = {
+        items += [restored_content(each.handle, each, driver), restored_snapshot(each.handle, each)]
+    return {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def restored_content(handle: str, of: SnapshotRow | SnapshotRecord, driver: str) -> dict[str, Any]:
+    """Return the content that brings a snapshot back."""
+    reference = {"namespace": of.namespace, "name": of.snapshot}
+    return {
+        "apiVersion": _VERSION,
+        "kind": "VolumeSnapshotContent",
+        "metadata": {"name": names.restored_content_name(handle)},
+        "spec": {
             "driver": driver,
             "deletionPolicy": "Retain",
             "sourceVolumeMode": "Filesystem",
-            "source": {"snapshotHandle": each.handle},
-            "volumeSnapshotRef": {"apiVersion": version, "kind": "VolumeSnapshot", **reference},
-        }
-        source = {"source": {"volumeSnapshotContentName": content}}
-        items += [
-            {"apiVersion": version, "kind": "VolumeSnapshotContent", "metadata": {"name": content}, "spec": spec},
-            {"apiVersion": version, "kind": "VolumeSnapshot", "metadata": reference, "spec": source},
-        ]
-    return {"apiVersion": "v1", "kind": "List", "items": items}
+            "source": {"snapshotHandle": handle},
+            "volumeSnapshotRef": {"apiVersion": _VERSION, "kind": "VolumeSnapshot", **reference},
+        },
+    }
+
+
+def restored_snapshot(handle: str, of: SnapshotRow | SnapshotRecord) -> dict[str, Any]:
+    """Return the VolumeSnapshot for the content that brings a snapshot back."""
+    return {
+        "apiVersion": _VERSION,
+        "kind": "VolumeSnapshot",
+        "metadata": {"namespace": of.namespace, "name": of.snapshot},
+        "spec": {"source": {"volumeSnapshotContentName": names.restored_content_name(handle)}},
+    }

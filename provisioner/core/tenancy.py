@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from provisioner.core import times
 from provisioner.core.objects import Namespace
-from provisioner.core.records import Record
+from provisioner.core.records import Record, SnapshotRecord
 
 ANY = "any"
 """Instead of a namespace's uid: an admin recovered the record for the next namespace of that name."""
@@ -41,7 +41,7 @@ class Tenant:
         metadata = namespace.metadata
         return cls(uid=metadata.uid, created=metadata.creation_timestamp, accepts_former=accepts_former)
 
-    def owns(self, record: Record) -> bool:
+    def owns(self, record: Record | SnapshotRecord) -> bool:
         """Return True if a record of the same namespace name is this tenant's."""
         if self.accepts_former or record.namespace_uid == ANY:
             return True

@@ -20,9 +20,10 @@ import msgspec
 from provisioner.core import names
 from provisioner.core.checks import Permission
 from provisioner.core.leases import LeaseRecord
-from provisioner.core.objects import Claim, Namespace, Snapshot, SnapshotContent, Volume
+from provisioner.core.objects import Claim, Metadata, Namespace, Snapshot, SnapshotContent, Volume
+from provisioner.core.pods import Pod
 from provisioner.core.texts import encodable
-from provisioner.kube import codec, errors, events, leases, reviews
+from provisioner.kube import codec, errors, events, leases, pods, reviews
 from provisioner.kube.connection import (
     JSON,
     MERGE_PATCH,
@@ -218,6 +219,17 @@ class KubeCluster:
         except NotFound:
             return None
 
+    async def create_snapshot(self, body: Mapping[str, Any]) -> Snapshot:
+        """See Cluster.create_snapshot."""
+        path = f"{_SNAPSHOTS}/namespaces/{_quote(body['metadata']['namespace'])}/volumesnapshots"
+        return await self._ask(self._call("create", "volumesnapshots", path, body=body), codec.SNAPSHOTS.item)
+
+    async def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """See Cluster.delete_snapshot."""
+        meta = snapshot.metadata
+        path = _snapshot_path(meta.namespace, meta.name)
+        await self._connection.request(self._call("delete", "volumesnapshots", path, body=_exactly(meta)))
+
     async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
         """See Cluster.name_snapshot_class.
 
@@ -262,10 +274,7 @@ class KubeCluster:
 
     async def delete_snapshot_content(self, content: SnapshotContent) -> None:
         """See Cluster.delete_snapshot_content."""
-        meta = content.metadata
-        preconditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
-        path = _content_path(content.name)
+        path, body = _content_path(content.name), _exactly(content.metadata)
         await self._connection.request(self._call("delete", "volumesnapshotcontents", path, body=body))
 
     async def record_event(self, event: Event, *, count: int, name: str, first_seen: datetime, seen: datetime) -> None:
@@ -302,6 +311,24 @@ class KubeCluster:
         """Return the events about one object, a hundred at most."""
         path = f"/api/v1/namespaces/{_quote(namespace)}/events"
         return await self._ask(self._call("list", "events", path, query=events.query(uid)), events.decode)
+
+    async def list_pods(self, namespace: str | None = None, name: str = "") -> Sequence[Pod]:
+        """Return the pods of a namespace, or of all; with `name`, only those of that name."""
+        path = f"/api/v1/namespaces/{_quote(namespace)}/pods" if namespace else "/api/v1/pods"
+        query = {"limit": str(self._limits.page_items)} | ({"fieldSelector": f"metadata.name={name}"} if name else {})
+        found: list[Pod] = []
+        token = ""
+        while True:
+            call = self._call("list", "pods", path, query=query | ({"continue": token} if token else {}))
+            page, token = await self._ask(call, pods.decode)
+            found += page
+            if not token:
+                return found
+
+    async def get_volume_manifest(self, name: str) -> dict[str, Any]:
+        """Return the whole object of a volume. Raises NotFound."""
+        call = self._call("get", "persistentvolumes", _volume_path(name))
+        return await self._ask(call, lambda body: msgspec.json.decode(body, type=dict[str, Any]))
 
     async def create_claim(self, namespace: str, body: Mapping[str, object]) -> Claim:
         """Create a claim. Raises AlreadyExists."""
@@ -397,6 +424,12 @@ def _volume_path(name: str) -> str:
     return f"/api/v1/persistentvolumes/{_quote(name)}"
 
 
+def _exactly(meta: Metadata) -> dict[str, object]:
+    """Return options by which only the object that was read is deleted."""
+    preconditions = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+    return {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+
+
 def _snapshot_path(namespace: str, name: str) -> str:
     return f"{_SNAPSHOTS}/namespaces/{_quote(namespace)}/volumesnapshots/{_quote(name)}"
 
@@ -429,12 +462,15 @@ async def open_cluster(
     on_undecodable: codec.OnUndecodable = lambda kind, name, reason: None,
     limits: Limits | None = None,
     connections: int = 128,
+    context: str | None = None,
 ) -> AsyncIterator[KubeCluster]:
     """Connect to the cluster of a kubeconfig, or the cluster that this pod runs in. Makes no call yet.
 
+    `context` is a context of the kubeconfig; without it, the current one counts.
+
     `connections` limits the pool: up to six watches, each worker and the Lease need one each. Raises InvalidSettings.
     """
-    async with open_connection(kubeconfig, observe=observe, connections=connections) as connection:
+    async with open_connection(kubeconfig, context=context, observe=observe, connections=connections) as connection:
         yield KubeCluster(
             connection,
             provisioner=provisioner,

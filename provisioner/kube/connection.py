@@ -300,15 +300,19 @@ def _target(route: dial.Route) -> str:
 
 
 @asynccontextmanager
-async def open_connection(path: str | None, *, observe: Observe, connections: int) -> AsyncIterator[Connection]:
+async def open_connection(
+    path: str | None, *, observe: Observe, connections: int, context: str | None = None
+) -> AsyncIterator[Connection]:
     """Open a connection with a kubeconfig (or several, as KUBECONFIG lists them), or from inside a pod.
+
+    `context` is a context of the kubeconfig; without it, the current one counts.
 
     Makes no call yet. Raises InvalidSettings with one line that says what to change.
     """
     configuration = Configuration()
 
     async def load() -> datetime | None:
-        return await kubeconfig.load(configuration, path)
+        return await kubeconfig.load(configuration, path, context)
 
     expire = await load()
     try:

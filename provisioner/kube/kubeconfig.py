@@ -33,12 +33,15 @@ _LIMIT_S = plugins.LIMIT_S + 10.0
 """Time limit for loading: an identity provider can be asked over the network."""
 
 
-async def load(configuration: Configuration, kubeconfig: str | None) -> datetime | None:
+async def load(configuration: Configuration, kubeconfig: str | None, context: str | None = None) -> datetime | None:
     """Fill in the server's address, its CA and the credentials; return when these expire, if that is known.
 
-    Raises InvalidSettings with one line that says what to change.
+    `context` is a context of the kubeconfig; without it, the current one counts. Raises InvalidSettings with one line
+    that says what to change.
     """
     if kubeconfig is None:
+        if context is not None:
+            raise InvalidSettings(f"--context {context} needs a kubeconfig: pass --kubeconfig or set KUBECONFIG")
         try:
             _load_in_pod(client_configuration=configuration)
         except (ConfigException, OSError) as exc:
@@ -48,7 +51,7 @@ async def load(configuration: Configuration, kubeconfig: str | None) -> datetime
         raise InvalidSettings(f"the kubeconfig {kubeconfig} does not exist; pass another one with --kubeconfig PATH")
     try:
         async with asyncio.timeout(_LIMIT_S):
-            loader = _Loader(config_dict=KubeConfigMerger(kubeconfig).config)
+            loader = _Loader(KubeConfigMerger(kubeconfig).config, context)
             await loader.load_and_set(configuration)
     except (ConfigException, OSError, ValueError, YAMLError) as exc:
         reason = errors.reason(exc)
@@ -117,9 +120,9 @@ def _exists(kubeconfig: str) -> bool:
 class _Loader(KubeConfigLoader):  # type: ignore[misc]  # it has no annotations
     """The library's loader, with its own plugins, and errors for unknown users and removed auth providers."""
 
-    def __init__(self, config_dict: object) -> None:
+    def __init__(self, config_dict: object, context: str | None) -> None:
         self.expire: datetime | None = None
-        super().__init__(config_dict=config_dict, config_base_path=None)
+        super().__init__(config_dict=config_dict, config_base_path=None, active_context=context)
         user = self._current_context["context"].safe_get("user")
         if user and self._user is None:
             raise ConfigException(f"its current context names the user {user}, which it does not have")

@@ -1,11 +1,13 @@
 """Archives: directories at an export's root that were volumes, each with a record.
 
 The record comes first, then the rename: so an attempt after a crash continues under the same name. A record ends after
-its directory is gone. An archive without a record, as other provisioners leave them, is never removed.
+its directory is gone. An archive without a record, as other provisioners leave them, is never removed; when an admin
+asks for that, it gets a record first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Literal
@@ -14,7 +16,7 @@ from provisioner.core import times
 from provisioner.core.errors import InvalidRecord
 from provisioner.core.locations import RelPath
 from provisioner.core.paths import archive_name
-from provisioner.core.records import ArchiveRecord, Record, archived, decode, decode_archive, encode
+from provisioner.core.records import ArchiveRecord, Record, archived, decode, decode_archive, encode, unowned
 from provisioner.ledger import groups, layout, symlinks
 from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
@@ -43,7 +45,7 @@ async def store(tree: Tree, index: LedgerIndex, volume_name: str, at: datetime, 
         await replace_record(tree, index, name, ArchiveRecord(volume_name, since, was))
     for _ in range(_TRIES):
         if name is None:
-            name = await _reserve(tree, index, volume_name, at)
+            name = await _reserve(tree, index, was.path, at, lambda _: ArchiveRecord(volume_name, times.text(at), was))
         # 2. The directory.
         try:
             await tree.rename(was.path, (name,), proofs=[proof])
@@ -81,12 +83,42 @@ async def learn(tree: Tree, index: LedgerIndex) -> None:
     index.read_archives(await symlinks.read(tree, layout.ARCHIVES, unknown))
 
 
-async def _reserve(tree: Tree, index: LedgerIndex, volume_name: str, at: datetime) -> str:
-    """Write the record of an archive under a name that is free; return the name."""
-    was, stamp = archived(index.records[volume_name]), times.file_stamp(at)
-    record = ArchiveRecord(volume_name, times.text(at), was)
+async def set_aside(tree: Tree, index: LedgerIndex, was: Record, at: datetime) -> str:
+    """Rename a directory that belongs to no volume to an archive with a record; return its name.
+
+    The caller has checked that. Raises PathMissing.
+    """
+    name = await _reserve(tree, index, was.path, at, lambda name: unowned(name, times.text(at), was))
+    try:
+        await tree.rename(was.path, (name,), proofs=[Proof(layout.archive(name), encode(index.archives[name]))])
+    except (PathExists, PathMissing):
+        await drop(tree, index, name)
+        raise
+    return name
+
+
+async def enter(tree: Tree, index: LedgerIndex, archive: str, record: ArchiveRecord) -> None:
+    """Write the record of an archive that has none; one that is there already stays and counts.
+
+    Raises Cause.RECORD if that one cannot be read.
+    """
+    with suppress(PathExists):
+        await tree.make_symlink(layout.archive(archive), encode(record))
+    live = await read(tree, archive)
+    if live is None:
+        hint = "run the version of the provisioner that wrote it, or remove it on the server"
+        raise ExportError(Cause.RECORD, f"the record of archive {archive} cannot be read", hint=hint)
+    index.enter_archive(archive, live)
+
+
+async def _reserve(
+    tree: Tree, index: LedgerIndex, path: RelPath, at: datetime, record_of: Callable[[str], ArchiveRecord]
+) -> str:
+    """Write the record of an archive of a directory under a name that is free; return the name."""
+    stamp = times.file_stamp(at)
     for attempt in range(_TRIES):
-        name = archive_name(was.path, stamp if attempt == 0 else f"{stamp}-{attempt}")
+        name = archive_name(path, stamp if attempt == 0 else f"{stamp}-{attempt}")
+        record = record_of(name)
         if not await is_free(tree, (name,)):
             continue
         # Before the write: after an unknown outcome the next attempt finds the name in the index.
@@ -97,7 +129,7 @@ async def _reserve(tree: Tree, index: LedgerIndex, volume_name: str, at: datetim
             index.remove_archive(name)
         else:
             return name
-    raise _no_name(was.path, at)
+    raise _no_name(path, at)
 
 
 def _no_name(path: RelPath, at: datetime) -> ExportError:

@@ -141,10 +141,10 @@ class TreeCopy:
         self._regroup = regroup
         shares = self._into.shares(self._origin)
         self._clones = self._copies = self._wholes = shares
-        self._chunk_bytes = min(self._origin.chunk_bytes, self._into.chunk_bytes)
         self._queue: asyncio.Queue[tuple[_Directory, Item]] = asyncio.Queue(QUEUE_LIMIT)
         self._share = Share(WORKERS) if share is None else share
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._chunk_bytes: int
         self._links: Item
         self._top: Item
 
@@ -171,6 +171,8 @@ class TreeCopy:
         self._top = await self._persist(lambda: self._origin.look(source))
         if self._top.kind != "directory":
             raise ExportError(Cause.SYMLINK, f"{'/'.join(source)} is a {self._top.kind}")
+        read_bytes = await self._persist(lambda: self._origin.chunk_bytes(self._top))
+        self._chunk_bytes = min(read_bytes, await self._persist(lambda: self._into.chunk_bytes(tree)))
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(self._work()) for _ in range(self._share.count)]
             await self._walk(_Directory(self._top, tree, None))

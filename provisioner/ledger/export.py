@@ -6,7 +6,7 @@ in `provisioning`, `reclaiming` and `enrollment`; this module opens and probes a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Set
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -16,13 +16,14 @@ from provisioner.core.paths import PathIndex
 from provisioner.core.records import ArchiveRecord, Quota, Record
 from provisioner.core.recovery import Contents
 from provisioner.core.tenancy import UNKNOWN, Tenant
-from provisioner.ledger import aliases, layout, naming, nesting, opening, presence, symlinks
+from provisioner.ledger import aliases, layout, measuring, naming, nesting, opening, presence, symlinks
 from provisioner.ledger.answers import Answers
 from provisioner.ledger.copies import Copies
 from provisioner.ledger.copying import Progress, Regroup
 from provisioner.ledger.enrollment import Enrollment
 from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
+from provisioner.ledger.measuring import Measured
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
 from provisioner.ledger.reclaiming import Reclaiming
@@ -367,6 +368,10 @@ class Export:
         except PathMissing:
             return False
 
+    def measure(self, path: RelPath) -> AsyncGenerator[Measured, None]:
+        """Yield what was counted in a directory after each page of entries; see `ledger.measuring`."""
+        return measuring.measure(self._tree, path)
+
     async def missing(self, paths: Iterable[RelPath]) -> Set[RelPath]:
         """Return the paths at which there is nothing; see `ledger.presence`."""
         return await presence.missing(self._tree, paths)
@@ -413,6 +418,21 @@ class Export:
     async def archives(self) -> list[str]:
         """Return the names of the archives at the export's root, with and without records."""
         return await self._reclaiming.archive_names()
+
+    async def set_aside(self, was: Record, at: datetime) -> str:
+        """Rename a directory that belongs to no volume to an archive with a record; return the archive's name.
+
+        `was` names the directory. Raises PathTaken if it is a volume's, an archive or another export, and PathMissing.
+        """
+        await self._occupancy.vet("", was)
+        return await self._reclaiming.set_aside(was, at)
+
+    async def enter_archive(self, archive: str, record: ArchiveRecord) -> None:
+        """Write the record of an archive that has none, so that an admin can expire it.
+
+        A record that is there already stays and counts. Raises Cause.RECORD if it cannot be read.
+        """
+        await self._reclaiming.enter_archive(archive, record)
 
     async def expire(self, archive: str, at: datetime) -> bool:
         """Move an archive that has a record into the trash, then end its record.

@@ -12,6 +12,7 @@
     .provisioner/copies/<volume>.<random>   a copy for a volume until it is complete: `tree`, and `links` beside it
     .provisioner/snapshots/<handle>     a snapshot: its `record`, a symlink, and its data, `tree`
     .provisioner/snapshots/<handle>.begun   -> the record of a snapshot that is being copied
+    .provisioner/snapshots/<handle>.deleted -> when a snapshot was deleted whose data is kept for a time
     .provisioner/groups/<gid>        -> the volume that holds this group id, or held it last, and its cluster
     .provisioner/drafts/<name>       -> a record right before it replaces another one
     .provisioner/quota/<volume>      -> the quota agent's answer (core.quota); only the agent writes it
@@ -52,6 +53,7 @@ ENDED_GROUP: RelPath = (*DRAFTS, "ended_group")
 NAMES: RelPath = (LEDGER, "names-\u00e9")
 MARK = "mark-"
 BEGUN = ".begun"
+DELETED = ".deleted"
 RECORD = "record"
 COPY = "copy-"
 """The begin of the name of a copy in the trash, which is no volume's data."""
@@ -91,6 +93,11 @@ def snapshot(handle: str) -> RelPath:
 def begun_snapshot(handle: str) -> RelPath:
     """Return the path of the record of a snapshot that is being copied."""
     return (*SNAPSHOTS, handle + BEGUN)
+
+
+def deleted_snapshot(handle: str) -> RelPath:
+    """Return the path of the time at which a snapshot was deleted."""
+    return (*SNAPSHOTS, handle + DELETED)
 
 
 def mark(name: str) -> RelPath:

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from provisioner.core import times
 from provisioner.core.paths import ARCHIVE_PREFIX
-from provisioner.core.records import ArchiveRecord
+from provisioner.core.records import ArchiveRecord, Record
 from provisioner.ledger import archives, groups, layout
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.trash import Trash
@@ -70,6 +70,15 @@ class Reclaiming:
             for entry in await self._tree.list(())
             if entry.name.startswith(ARCHIVE_PREFIX) and self._state.index.touching((entry.name,)) is None
         ]
+
+    async def set_aside(self, was: Record, at: datetime) -> str:
+        """Rename a directory that belongs to no volume to an archive; see `Export.set_aside`."""
+        return await archives.set_aside(self._tree, self._state.index, was, at)
+
+    async def enter_archive(self, archive: str, record: ArchiveRecord) -> None:
+        """Write the record of an archive that has none; see `Export.enter_archive`."""
+        async with self._state.archive_lock(archive):
+            await archives.enter(self._tree, self._state.index, archive, record)
 
     async def expire(self, archive: str, at: datetime) -> bool:
         """Move an archive into the trash; see `Export.expire`."""

@@ -104,6 +104,14 @@ class ExportRegistry:
         """
         return self.primary(self._at(location, options, by_class=True))
 
+    def at(self, location: Location) -> Export:
+        """Return the export at a location, reached as the StorageClasses say that name it. Raises ExportError."""
+        if location not in self._mounted:
+            for (where, _), known in self._direct.items():
+                if where == location and known.by_class:
+                    return self.primary(known.export)
+        return self.get(location, MountOptions())
+
     def _at(self, location: Location, options: MountOptions, *, by_class: bool) -> Export:
         mounted = self._mounted.get(location)
         if mounted is not None:

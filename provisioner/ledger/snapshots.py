@@ -2,6 +2,7 @@
 
     .provisioner/snapshots/<handle>          the snapshot: `record`, a symlink with its record, and `tree`, the data
     .provisioner/snapshots/<handle>.begun    -> the record of a snapshot that is being copied
+    .provisioner/snapshots/<handle>.deleted  -> when the snapshot was deleted: its data is kept for its retention
 
 The steps, in this order (the table of crashes: README.md):
 
@@ -11,11 +12,13 @@ The steps, in this order (the table of crashes: README.md):
    another process has removed that, nothing moves. So a snapshot and its record appear and disappear together.
 4. *End*: remove the record of step 1.
 
-A snapshot that is deleted goes to the trash by a rename.
+A snapshot that is deleted goes to the trash by a rename. If its record has a retention, it is only marked, and goes to
+the trash later; that rename relies on the mark, which disappears if an admin brings the snapshot back.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -46,6 +49,9 @@ class Snapshots:
         self._copies = copies
         self._complete: dict[str, SnapshotRecord] = {}
         self._begun: dict[str, SnapshotRecord] = {}
+        self._deleted: dict[str, str] = {}
+        self._replacing = asyncio.Lock()
+        """All records have one name, and so have their drafts."""
 
     @property
     def complete(self) -> Mapping[str, SnapshotRecord]:
@@ -57,6 +63,11 @@ class Snapshots:
         """The records of snapshots that are being copied, by handle."""
         return self._begun
 
+    @property
+    def deleted(self) -> Mapping[str, str]:
+        """When the snapshots were deleted whose data is kept for a time, by handle: UTC, RFC 3339."""
+        return self._deleted
+
     async def read(self) -> None:
         """Read the records of all snapshots. Those that cannot be read are left out, with their data."""
         handles: list[str] = []
@@ -64,10 +75,14 @@ class Snapshots:
             handles = [entry.name for entry in await self._tree.list(layout.SNAPSHOTS) if entry.type == "directory"]
         records = zip(handles, await map_bounded(self._record, handles, limit=_READS), strict=True)
         complete = {handle: record for handle, record in records if record is not None}
+        marks = await symlinks.read_all(self._tree, layout.SNAPSHOTS)
         begun = {
             name.removesuffix(layout.BEGUN): record
-            for name, target in (await symlinks.read_all(self._tree, layout.SNAPSHOTS)).items()
+            for name, target in marks.items()
             if name.endswith(layout.BEGUN) and (record := _decoded(target)) is not None
+        }
+        self._deleted = {
+            name.removesuffix(layout.DELETED): target for name, target in marks.items() if name.endswith(layout.DELETED)
         }
         self._complete, self._begun = complete, begun
 
@@ -79,6 +94,13 @@ class Snapshots:
         else:
             self._complete[handle] = record
         return record
+
+    async def replace_record(self, handle: str, record: SnapshotRecord) -> None:
+        """Replace the record of a complete snapshot, if it still is what was read last. Raises Cause.RECORD."""
+        path = (*layout.snapshot(handle), layout.RECORD)
+        async with self._replacing:
+            await symlinks.replace(self._tree, path, encode(record), was=encode(self._complete[handle]))
+        self._complete[handle] = record
 
     async def begin(self, handle: str, record: SnapshotRecord) -> SnapshotRecord:
         """Write the record of a snapshot that is about to be copied (step 1); return the record that counts.
@@ -126,8 +148,30 @@ class Snapshots:
 
     async def remove(self, handle: str) -> None:
         """Move a snapshot into the trash. Success if it is gone already."""
-        await self._copies.trash(layout.snapshot(handle), layout.COPY + names.snapshot_source(handle))
+        await self._trash(handle)
+
+    async def mark_deleted(self, handle: str, at: str) -> None:
+        """Note that a snapshot was deleted whose data is kept for its retention. The first time counts."""
+        path = layout.deleted_snapshot(handle)
+        try:
+            await self._tree.make_symlink(path, at)
+        except PathExists:
+            at = await self._tree.read_symlink(path)
+        self._deleted[handle] = at
+
+    async def unmark(self, handle: str) -> None:
+        """Note that a deleted snapshot is in use again. Success if it is not marked."""
+        await symlinks.remove(self._tree, layout.deleted_snapshot(handle))
+        self._deleted.pop(handle, None)
+
+    async def expire(self, handle: str) -> None:
+        """Move a snapshot into the trash, unless the mark that it was deleted has changed. Raises Cause.RECORD."""
+        await self._trash(handle, Proof(layout.deleted_snapshot(handle), self._deleted[handle]))
+
+    async def _trash(self, handle: str, *proofs: Proof) -> None:
+        await self._copies.trash(layout.snapshot(handle), layout.COPY + names.snapshot_source(handle), *proofs)
         self._complete.pop(handle, None)
+        await self.unmark(handle)
 
     async def is_there(self, handle: str) -> bool:
         """Return True if the data of a snapshot exists."""

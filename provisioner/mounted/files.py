@@ -78,12 +78,14 @@ class _Rest:
 class MountedFiles:
     """See `Files`."""
 
-    chunk_bytes = CHUNK_BYTES
-
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._has_attributes = True
         """False once the kernel has refused to list extended attributes."""
+
+    async def chunk_bytes(self, directory: Item) -> int:
+        """See `Files`."""
+        return CHUNK_BYTES
 
     def shares(self, other: Files) -> bool:
         """See `Files`: within the same mount."""

@@ -200,6 +200,14 @@ class Cluster(Protocol):
         """Return the current VolumeSnapshot, or None if it does not exist."""
         ...
 
+    async def create_snapshot(self, body: Mapping[str, object]) -> Snapshot:
+        """Create a VolumeSnapshot. Raises AlreadyExists, and KindMissing without the CRD."""
+        ...
+
+    async def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """Delete exactly the VolumeSnapshot that was read, as `delete_volume` does. Raises Conflict, NotFound."""
+        ...
+
     async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
         """Set the class of exactly this VolumeSnapshot: its uid is the precondition. Raises Conflict, NotFound."""
         ...

@@ -69,9 +69,8 @@ class Page:
 class Files(Protocol):
     """The objects of one tree."""
 
-    @property
-    def chunk_bytes(self) -> int:
-        """The largest size of a read or a write."""
+    async def chunk_bytes(self, directory: Item) -> int:
+        """Return the largest size of a read or a write in the file system of a directory."""
         ...
 
     def shares(self, other: Files) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from provisioner.core import names, snapshots
-from provisioner.core.objects import Metadata, Snapshot, SnapshotClass, SnapshotContent
+from provisioner.core import names, schedules, snapshots
+from provisioner.core.objects import Claim, Metadata, Snapshot, SnapshotClass, SnapshotContent
 from provisioner.core.records import SnapshotRecord
 from provisioner.kube.cluster import open_cluster
 from provisioner.ports.cluster import (
@@ -32,6 +32,7 @@ from tests.contract.clusters import PROVISIONER
 from tests.support.fakes.cluster import MemoryCluster
 
 CLASS = SnapshotClass(Metadata(name="snaps"), PROVISIONER, "Delete")
+NOW = datetime(2026, 1, 9, 3, tzinfo=UTC)
 GROUP = "/apis/snapshot.storage.k8s.io/v1"
 
 
@@ -106,6 +107,8 @@ async def test_a_cluster_without_the_crds(bare: ControlPlane, kind: Kind) -> Non
             await cluster.list(kind)
         with pytest.raises(KindMissing):
             await cluster.version(kind)
+        with pytest.raises(KindMissing):
+            await cluster.create_snapshot(schedules.body(Claim(Metadata(name="data", namespace="test")), CLASS, NOW))
 
 
 @pytest.fixture(params=["memory", "real"])
@@ -133,6 +136,25 @@ async def test_a_content(at: Site) -> None:
     assert snapshot in (await at.cluster.list("snapshots")).items
     assert await at.cluster.get_snapshot("test", "missing") is None
     assert await at.cluster.get_snapshot_content("missing") is None
+
+
+async def test_a_scheduled_snapshot(at: Site) -> None:
+    """A snapshot is created once, with its label and annotation, and only the one that was read is deleted."""
+    claim = Claim(Metadata(name="data", namespace="test", uid="5a5a"))
+    body = schedules.body(claim, CLASS, NOW)
+    created = await at.cluster.create_snapshot(body)
+    assert created.metadata.labels == {names.SCHEDULED: "5a5a"}
+    assert schedules.is_of(created, claim)
+    assert schedules.scheduled_at(created) == NOW
+    with pytest.raises(AlreadyExists):
+        await at.cluster.create_snapshot(body)
+    changed = await at.cluster.name_snapshot_class(created, "other")
+    with pytest.raises(Conflict):
+        await at.cluster.delete_snapshot(created)
+    await at.cluster.delete_snapshot(changed)
+    assert await at.cluster.get_snapshot("test", created.metadata.name) is None
+    with pytest.raises(NotFound):
+        await at.cluster.delete_snapshot(changed)
 
 
 async def test_a_class(at: Site) -> None:

@@ -41,7 +41,7 @@ async def listed(site: Site, directory: Item) -> dict[str, Item]:
 async def content(site: Site, file: Item) -> bytes:
     """Return the content of a file."""
     data = b""
-    while chunk := await site.tree.files.read(file, len(data), site.tree.files.chunk_bytes):
+    while chunk := await site.tree.files.read(file, len(data), 1 << 20):
         data += chunk
     return data
 
@@ -101,7 +101,7 @@ async def test_content(site: Site) -> None:
     """What is written can be read, in any order and size; a read ends at the end of the file."""
     files, top = site.tree.files, await made(site, "top")
     file = await files.make(top, "file", "file")
-    size = files.chunk_bytes
+    size = await files.chunk_bytes(top)
     verifiers = {
         await files.write(file, size, b"b" * size, stable=False),
         await files.write(file, 0, b"a" * size, stable=False),
@@ -334,11 +334,10 @@ async def test_a_copy_of_each_type(site: Site) -> None:
     files, top = site.tree.files, await made(site, "source")
     directory = await files.make(top, "directory", "directory")
     await files.make(directory, "empty", "directory")
-    file = await files.make(directory, ODD, "file")
+    file, size = await files.make(directory, ODD, "file"), await files.chunk_bytes(top)
     for number in range(5):
-        chunk = bytes([number]) * files.chunk_bytes
-        await files.write(file, number * files.chunk_bytes, chunk, stable=True)
-    await files.set_size(file, 20 * files.chunk_bytes + 1)
+        await files.write(file, number * size, bytes([number]) * size, stable=True)
+    await files.set_size(file, 20 * size + 1)
     await files.link(file, top, "again")
     await files.make(top, "fifo", "fifo")
     await files.make(top, "symlink", "symlink", "../no\udcfe where")

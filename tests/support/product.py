@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-PACKAGES = ("provisioner", "msgspec", "click", "structlog", "typing_extensions")
+PACKAGES = ("provisioner", "msgspec", "click", "cronsim", "structlog", "typing_extensions")
 
 
 def product(*more: str) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from provisioner.nfs.client.deadline import Deadline
-from provisioner.nfs.client.interface import CHUNK_BYTES, LARGEST_PAGE_BYTES, Place, Thing, with_facts
+from provisioner.nfs.client.interface import CHUNK_BYTES, LARGEST_PAGE_BYTES, SAFE_CHUNK_BYTES, Place, Thing, with_facts
 from provisioner.nfs.protocol import nfs3
 from provisioner.nfs.protocol.values import DirectoryPage, Position
 from provisioner.ports.files import Kept, Made, number_of
@@ -26,6 +26,11 @@ class Files3:
 
     def __init__(self, client: Client3) -> None:
         self._client = client
+
+    async def chunk_bytes(self, deadline: Deadline, what: Place) -> int:
+        """FSINFO."""
+        sizes = await self._client.call(deadline, nfs3.largest_sizes(what.handle), what)
+        return min(CHUNK_BYTES, *(each or SAFE_CHUNK_BYTES for each in sizes))
 
     async def look(self, deadline: Deadline, place: Place) -> Thing:
         """LOOKUP of each component, GETATTR."""

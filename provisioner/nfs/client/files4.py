@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from provisioner.nfs.client.deadline import Deadline
-from provisioner.nfs.client.interface import CHUNK_BYTES, LARGEST_PAGE_BYTES, Place, Thing, with_facts
+from provisioner.nfs.client.interface import CHUNK_BYTES, LARGEST_PAGE_BYTES, SAFE_CHUNK_BYTES, Place, Thing, with_facts
 from provisioner.nfs.protocol import nfs4, nfs4_files, nfs4_xattrs
 from provisioner.nfs.protocol import nfs4_attributes as attributes4
 from provisioner.nfs.protocol.nfs4 import Operation, Status
@@ -53,8 +53,8 @@ _CANNOT_KEEP = frozenset(
         Status.NFS4ERR_ACCESS,
     }
 )
-_REQUEST_BYTES = 4096
-"""Room in a request for everything but its data."""
+_OVERHEAD_BYTES = 1024
+"""Room in a request and in a reply for everything but the data."""
 _USER = "user."
 """The prefix that attributes of NFS have on Linux."""
 _FORGOTTEN = frozenset({Status.NFS4ERR_STALE_CLIENTID, Status.NFS4ERR_EXPIRED})
@@ -75,6 +75,16 @@ class Files4:
     def offloads(self) -> bool:
         """See `FilesClient`."""
         return self._minor >= 2
+
+    async def chunk_bytes(self, deadline: Deadline, what: Place) -> int:
+        """GETATTR of maxread and maxwrite, and the limits of the session."""
+        largest = nfs4_files.largest_sizes()
+        sizes = (await self._client.complete(deadline, what, nfs4.putfh(what.handle), largest))[largest]
+        announced = min(CHUNK_BYTES, *(each or SAFE_CHUNK_BYTES for each in sizes))
+        if not self._minor:
+            return announced
+        limits = self._client.limits
+        return min(announced, limits.request_bytes - _OVERHEAD_BYTES, limits.response_bytes - _OVERHEAD_BYTES)
 
     async def look(self, deadline: Deadline, place: Place) -> Thing:
         """LOOKUPs, GETFH, GETATTR."""
@@ -222,7 +232,7 @@ class Files4:
 
     async def set_attribute(self, deadline: Deadline, what: Place, name: str, value: bytes) -> bool:
         """SETXATTR, unless the value is larger than Linux has it, or than a request of this session."""
-        largest_bytes = min(nfs4_xattrs.VALUE_LIMIT_BYTES, self._client.limits.request_bytes - _REQUEST_BYTES)
+        largest_bytes = min(nfs4_xattrs.VALUE_LIMIT_BYTES, self._client.limits.request_bytes - _OVERHEAD_BYTES)
         if not name.startswith(_USER) or len(value) > largest_bytes:
             return False
         set_ = nfs4_xattrs.set(name.removeprefix(_USER), value)

@@ -19,8 +19,10 @@ from provisioner.ports.tree import Change, EntryType, ExportError, FilesystemSta
 
 LARGEST_PAGE_BYTES = 64 << 10
 """Upper limit for a page of a directory, if the server reports that a smaller page is too small."""
-CHUNK_BYTES = 60 << 10
-"""Size of a READ or WRITE, which fits into the requests of every session."""
+CHUNK_BYTES = 256 << 10
+"""The largest READ or WRITE of this client."""
+SAFE_CHUNK_BYTES = 32 << 10
+"""Size of a READ or WRITE with a server that announces none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,10 @@ class FilesClient(Protocol):
     @property
     def offloads(self) -> bool:
         """Whether the version has CLONE and COPY."""
+        ...
+
+    async def chunk_bytes(self, deadline: Deadline, what: Place) -> int:
+        """Return the largest READ and WRITE in the file system of an object."""
         ...
 
     async def look(self, deadline: Deadline, place: Place) -> Thing:

@@ -28,6 +28,7 @@ from typing import Protocol
 from provisioner.nfs.client import errors
 from provisioner.nfs.client.connection import Connection
 from provisioner.nfs.client.deadline import Deadline
+from provisioner.nfs.client.interface import CHUNK_BYTES
 from provisioner.nfs.client.slots import Slots, SlotsClosed
 from provisioner.nfs.client.transport import RpcTransport
 from provisioner.nfs.protocol import nfs4, nfs4_sessions
@@ -37,8 +38,8 @@ from provisioner.ports.tree import Cause, ExportError
 
 SLOTS_WANTED = 128
 OPERATIONS_WANTED = 64
-REQUEST_BYTES = 64 << 10
-RESPONSE_BYTES = 128 << 10
+REQUEST_BYTES = RESPONSE_BYTES = CHUNK_BYTES + 4096
+"""Room for a READ or a WRITE. A server reserves no memory for it: of a reply it keeps 4096 bytes at most."""
 
 _FORE = Channel(REQUEST_BYTES, RESPONSE_BYTES, 4096, OPERATIONS_WANTED, SLOTS_WANTED)
 _NEEDED = Channel(4096, 4096, 0, 8, 1)
@@ -46,7 +47,7 @@ _NEEDED = Channel(4096, 4096, 0, 8, 1)
 _BACK = Channel(4096, 4096, 0, 2, 1)
 
 # NFSv4.0 does not say how many operations a compound can have; older Linux servers accept 16.
-_UNNEGOTIATED = Channel(REQUEST_BYTES, RESPONSE_BYTES, 0, 16, 1)
+_UNNEGOTIATED = Channel(64 << 10, 128 << 10, 0, 16, 1)
 
 # The server refused SEQUENCE, so nothing ran, and the session is unusable (RFC 8881 sections 15.1.11 and 18.46.3).
 _SESSION_GONE = frozenset(

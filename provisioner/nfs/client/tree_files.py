@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from provisioner.core.locations import RelPath
 from provisioner.nfs.client.deadline import Deadline
-from provisioner.nfs.client.interface import CHUNK_BYTES, Client, Place, Thing
+from provisioner.nfs.client.interface import Client, Place, Thing
 from provisioner.nfs.client.reading import Reading
 from provisioner.ports import endless
 from provisioner.ports.files import Files, Item, Kept, Made, Page
@@ -25,12 +25,18 @@ ENTRIES_LIMIT = 10_000_000
 class DirectFiles:
     """See `Files`."""
 
-    chunk_bytes = CHUNK_BYTES
-
     def __init__(self, tree: DirectTree) -> None:
         self._tree = tree
         self._attributed: tuple[Client, bool] | None = None
         """Whether the export has extended attributes, as the server has told this client."""
+
+    async def chunk_bytes(self, directory: Item) -> int:
+        """See `Files`."""
+        return await self._tree.run(
+            "limits",
+            directory.path,
+            lambda client, deadline, _: client.files.chunk_bytes(deadline, _place(directory)),
+        )
 
     def shares(self, other: Files) -> bool:
         """See `Files`: of trees on the same connection, and in NFSv4.2."""

@@ -234,6 +234,11 @@ def fsstat(root: bytes) -> Procedure[FilesystemStats]:
     return _procedure(18, xdr.opaque(root), _fsstat3resok)
 
 
+def largest_sizes(handle: bytes) -> Procedure[tuple[int, int]]:
+    """FSINFO (section 3.3.19): the largest READ and the largest WRITE."""
+    return _procedure(19, xdr.opaque(handle), _fsinfo3resok)
+
+
 def sattr3(*, mode: int | None, uid: int | None, gid: int | None) -> bytes:
     """`sattr3` (section 2.6): the attributes to set; None leaves an attribute unchanged."""
     numbers = (xdr.optional(None if value is None else xdr.uint(value)) for value in (mode, uid, gid))
@@ -386,6 +391,13 @@ def _readdirplus3resok(position: Position, size_bytes: int, reply: Cursor, *, fa
             return DirectoryPage(tuple(entries), Position(cookie, verifier), verifier)
     end = reply.bool()
     return DirectoryPage(tuple(entries), None if end else Position(cookie, verifier), verifier)
+
+
+def _fsinfo3resok(reply: Cursor) -> tuple[int, int]:
+    reply.optional(_fattr3)
+    rtmax, _rtpref, _rtmult, wtmax = (reply.uint() for _ in range(4))
+    reply.fixed(3 * 4 + 8 + 8 + 4)  # wtpref, wtmult, dtpref, maxfilesize, time_delta, properties
+    return rtmax, wtmax
 
 
 def _fsstat3resok(reply: Cursor) -> FilesystemStats:

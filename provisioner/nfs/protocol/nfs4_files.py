@@ -45,6 +45,7 @@ T = TypeVar("T")
 SIZE = 4
 TIME_ACCESS, TIME_ACCESS_SET = 47, 48
 TIME_MODIFY, TIME_MODIFY_SET = 53, 54
+MAXREAD, MAXWRITE = 30, 31
 NUMLINKS = 35
 SPACE_USED = 45
 FACTS = (TYPE, SIZE, FSID, FILEID, MODE, NUMLINKS, OWNER, OWNER_GROUP, SPACE_USED, TIME_ACCESS, TIME_MODIFY)
@@ -101,6 +102,11 @@ class Copied:
 def getattr() -> Operation[Facts | None]:
     """GETATTR (section 18.7) of what a copy has to know; None for an object without these attributes."""
     return Operation(9, attributes4.bitmap(*FACTS), lambda reply: _facts(reply)[0], call="getattr")
+
+
+def largest_sizes() -> Operation[tuple[int, int]]:
+    """GETATTR of the largest READ and the largest WRITE in a file system; 0 for one that the server does not say."""
+    return Operation(9, attributes4.bitmap(MAXREAD, MAXWRITE), _largest_sizes, call="getattr")
 
 
 def readdir(position: Position, size_bytes: int) -> Operation[DirectoryPage]:
@@ -286,6 +292,14 @@ def _facts(reply: Cursor) -> tuple[Facts | None, bytes | None]:
         return None, handle
     kept = Kept(mode & 0o7777, owner, group, accessed_ns, modified_ns)
     return Facts(_KINDS.get(kind, "other"), fsid, fileid, links, size_bytes, used_bytes, kept), handle
+
+
+def _largest_sizes(reply: Cursor) -> tuple[int, int]:
+    present = attributes4.numbers(reply)
+    values = Cursor(reply.opaque(VALUES_LIMIT_BYTES))
+    if not present <= {MAXREAD, MAXWRITE}:
+        raise MalformedReply(f"attributes {sorted(present)}, which were not asked for")
+    return values.hyper() if MAXREAD in present else 0, values.hyper() if MAXWRITE in present else 0
 
 
 def _owner(values: Cursor) -> str:

@@ -38,6 +38,19 @@ UP, SIZE, FREE = (f"nfs_provisioner_export_{name}{{{EXPORT}}}" for name in ("up"
 TRASH, REFUSED = (f"nfs_provisioner_trash_{name}{{{EXPORT}}}" for name in ("entries", "refused"))
 LEADER = f'nfs_provisioner_leader{{pod="a",{OF}}}'
 OTHER = f'nfs_provisioner_leader{{pod="b",{OF}}}'
+UP_A, UP_B = (f'nfs_provisioner_export_up{{pod="{pod}",{EXPORT}}}' for pod in "ab")
+FILES, FILES_FREE = (f"nfs_provisioner_export_{name}{{{EXPORT}}}" for name in ("files", "files_free"))
+MEMORY, LIMIT = (
+    f'{name}{{pod="a",{OF}}}' for name in ("process_resident_memory_bytes", "nfs_provisioner_memory_limit_bytes")
+)
+WAITING = f'nfs_provisioner_claims_pending{{class="nfs",pod="a",{OF}}}'
+TYPO = f'nfs_provisioner_claims_failing{{class="nfs",reason="MissingLabel",pod="a",{OF}}}'
+FAULT = f'nfs_provisioner_claims_failing{{class="nfs",reason="Unreachable",pod="a",{OF}}}'
+MADE = f'controller_persistentvolumeclaim_provision_total{{class="nfs",pod="a",source="",{OF}}}'
+TYPOS, FAULTS, KEPT = (
+    f'nfs_provisioner_failures_total{{pod="a",reason="{reason}",work="{work}",{OF}}}'
+    for work, reason in (("provision", "MissingLabel"), ("provision", "Unreachable"), ("delete", "RecordMismatch"))
+)
 PENDING = f'nfs_provisioner_claim_pending_seconds{{class="nfs",{OF}}}'
 ODD = f'nfs_provisioner_unexpected_errors_total{{loop="sweep",pod="a",{OF}}}'
 SECOND = f"nfs_provisioner_second_cluster{{{EXPORT}}}"
@@ -51,8 +64,41 @@ CASES = {
     "an export that is down": Case("ExportDown", {UP: steady(0)}, fires_at="6m", quiet_at="4m"),
     "an export that is up": Case("ExportDown", {UP: steady(1)}, quiet_at="5h"),
     "an export that was down for a moment": Case("ExportDown", {UP: "1 0 0 1x60"}, quiet_at="30m"),
-    "a claim that waits": Case("ClaimsPending", {PENDING: "0+60x360"}, fires_at="20m", quiet_at="14m"),
-    "no claim that waits": Case("ClaimsPending", {PENDING: "0+60x5 _x100"}, quiet_at="60m"),
+    "an export that only one replica misses": Case("ExportDown", {UP_A: steady(0), UP_B: steady(1)}, quiet_at="5h"),
+    "a node's problem": Case("ExportDownForReplica", {UP_A: steady(0), UP_B: steady(1)}, fires_at="11m", quiet_at="9m"),
+    "the server's problem": Case("ExportDownForReplica", {UP_A: steady(0), UP_B: steady(0)}, quiet_at="5h"),
+    "a claim that waits": Case(
+        "ClaimsPending", {PENDING: "0+60x360", WAITING: steady(1)}, fires_at="20m", quiet_at="14m"
+    ),
+    "no claim that waits": Case("ClaimsPending", {PENDING: "0+60x5 _x100", WAITING: "1x5 _x100"}, quiet_at="60m"),
+    "a claim that waits for a server": Case(
+        "ClaimsPending", {PENDING: "0+60x360", WAITING: steady(1), FAULT: steady(1)}, fires_at="20m"
+    ),
+    "a claim with a typo": Case(
+        "ClaimsPending", {PENDING: "0+60x360", WAITING: steady(1), TYPO: steady(1)}, quiet_at="5h"
+    ),
+    "a claim that waits beside a typo": Case(
+        "ClaimsPending", {PENDING: "0+60x360", WAITING: steady(2), TYPO: steady(1)}, fires_at="20m"
+    ),
+    "a typo": Case("ClaimsRefused", {TYPO: steady(1)}, fires_at="61m", quiet_at="50m"),
+    "no typo": Case("ClaimsRefused", {FAULT: steady(1)}, quiet_at="5h"),
+    "nothing but failures": Case("FailureRate", {FAULTS: "0+5x360"}, fires_at="40m", quiet_at="14m"),
+    "more failures than volumes": Case("FailureRate", {FAULTS: "0+30x360", MADE: "0+10x360"}, fires_at="40m"),
+    "more volumes than failures": Case("FailureRate", {FAULTS: "0+10x360", MADE: "0+30x360"}, quiet_at="5h"),
+    "nothing but typos": Case("FailureRate", {TYPOS: "0+30x360"}, quiet_at="5h"),
+    "volumes that stay": Case(
+        "VolumesNotReclaimed", {KEPT: "0 0 1+0x4 2+0x4 " + "3+1x300"}, fires_at="50m", quiet_at="20m"
+    ),
+    "a reclaim that failed once": Case("VolumesNotReclaimed", {KEPT: "0x5 1x360"}, quiet_at="40m"),
+    "an export without inodes": Case(
+        "ExportInodesNearlyUsed", {FILES: steady(1000), FILES_FREE: steady(60)}, fires_at="16m", quiet_at="10m"
+    ),
+    "an export with inodes": Case(
+        "ExportInodesNearlyUsed", {FILES: steady(1000), FILES_FREE: steady(80)}, quiet_at="5h"
+    ),
+    "a leak": Case("MemoryNearLimit", {MEMORY: steady(95), LIMIT: steady(100)}, fires_at="16m", quiet_at="10m"),
+    "enough memory": Case("MemoryNearLimit", {MEMORY: steady(80), LIMIT: steady(100)}, quiet_at="5h"),
+    "no limit of memory": Case("MemoryNearLimit", {MEMORY: steady(95), LIMIT: steady(0)}, quiet_at="5h"),
     "two clusters with one id": Case("SecondCluster", {SECOND: "0 1x60"}, fires_at="1m"),
     "one cluster": Case("SecondCluster", {SECOND: steady(0)}, quiet_at="5h"),
     "an orphan": Case("Orphans", {ORPHANS: steady(1)}, fires_at="61m", quiet_at="50m"),
@@ -106,7 +152,7 @@ def test_the_rules_are_well_formed(promtool: str, rules: Path) -> None:
     """Prometheus accepts all rules."""
     done = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "13 rules found" in done.stdout
+    assert "19 rules found" in done.stdout
 
 
 def test_each_alert_has_both_cases(rules: Path) -> None:

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.timeout(120)
 
 EXTRAS = CHART / "ci" / "extras.yaml"
 OF_CLUSTER = {
-    "ClusterRole", "ClusterRoleBinding", "StorageClass", "PersistentVolume", "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionPolicyBinding",
+    "ClusterRole", "ClusterRoleBinding", "StorageClass", "PersistentVolume", "VolumeSnapshotClass",
+    "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
 }  # fmt: skip
 PEER_LABELS = {"app": "nfs-provisioner", "release": "nfs-provisioner"}
 

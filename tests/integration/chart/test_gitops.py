@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import subprocess
@@ -135,6 +136,36 @@ def test_a_changed_parameter_is_refused(cluster_api: Api, render: Renderer, name
             cluster_api.patch(path + MANAGER, after, content_type=APPLY)
     finally:
         cluster_api.delete(path)
+
+
+def test_a_dry_run_refuses_before_the_sync(
+    control_plane: ControlPlane, helm: Helm, namespace: str, values: Path, tmp_path: Path
+) -> None:
+    """The documented command accepts the manifests as they are, and names the class whose parameters change."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("this machine cannot run kubectl apply: kubectl is missing")
+
+    def apply(*flags: str, values: Path) -> subprocess.CompletedProcess[str]:
+        rendered = tmp_path / "rendered.yaml"
+        where = (f"--namespace={namespace}", f"--values={values}")
+        rendered.write_text(helm.run("template", "storage", CHART, *where, "--no-hooks"))
+        command = [kubectl, f"--kubeconfig={control_plane.kubeconfig}", "apply", "-n", namespace, *flags]
+        return subprocess.run([*command, "-f", rendered], capture_output=True, text=True, timeout=90, check=False)
+
+    try:
+        assert apply(values=values).returncode == 0
+        assert apply("--dry-run=server", values=values).returncode == 0
+        chosen = yaml.safe_load(values.read_text())
+        chosen["storageClass"]["parameters"] = {"mode": "0770"}
+        (tmp_path / "changed.yaml").write_text(yaml.safe_dump(chosen))
+        answer = apply("--dry-run=server", values=tmp_path / "changed.yaml")
+        assert answer.returncode != 0
+        assert chosen["storageClass"]["name"] in answer.stderr
+        assert re.search(r"parameters: (Forbidden|Invalid value)", answer.stderr)
+    finally:
+        for body in objects((tmp_path / "rendered.yaml").read_text(), namespace):
+            control_plane.api.delete(path_of(control_plane.api, body))
 
 
 # ------------------------------------------------------------------------------------------------ OpenShift

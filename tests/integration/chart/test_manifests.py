@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
-from deploy.manifests import BASE, NAME, rendered
+from deploy.manifests import BASE, MONITORING, NAME, monitoring, rendered
+from testbed import prometheus
 from testbed.api import Api, ApiError
 from testbed.helm import Helm
 from tests.integration.chart.rendering import Release, collection, rules
@@ -50,6 +52,38 @@ def built(kubectl: str, directory: str) -> Release:
 def test_the_manifests_are_up_to_date(helm: Helm) -> None:
     """deploy/base is what the chart renders; `make manifests` updates it."""
     assert {path.name: path.read_text() for path in BASE.iterdir()} == rendered(helm)
+
+
+def test_the_files_for_monitoring_are_up_to_date(helm: Helm) -> None:
+    """Rules and dashboard in deploy/monitoring are the chart's; `make manifests` updates them."""
+    for name, text in monitoring(helm).items():
+        assert (MONITORING / name).read_text() == text
+
+
+def test_prometheus_accepts_the_files_for_monitoring(tmp_path: Path) -> None:
+    """Prometheus accepts the scrape configuration and the rules."""
+    reason = prometheus.missing()
+    if reason:
+        pytest.skip(f"this machine cannot check a configuration of Prometheus: {reason}")
+    configuration = yaml.safe_load((MONITORING / "scrape.yaml").read_text())
+    # Debian's Prometheus is built without the discovery by Kubernetes.
+    configuration["scrape_configs"][0].pop("kubernetes_sd_configs")
+    (tmp_path / "scrape.yaml").write_text(yaml.safe_dump(configuration))
+    assert prometheus.promtool("check", "config", "--syntax-only", tmp_path / "scrape.yaml") == ""
+    assert prometheus.promtool("check", "rules", MONITORING / "rules.yaml") == ""
+
+
+def test_the_scrape_finds_what_the_rules_select() -> None:
+    """The scrape keeps the Service of the plain manifests, with the job and the namespace that the rules select by."""
+    (job,) = yaml.safe_load((MONITORING / "scrape.yaml").read_text())["scrape_configs"]
+    (service,) = yaml.safe_load_all((BASE / "service.yaml").read_text())
+    keep = next(each for each in job["relabel_configs"] if each.get("action") == "keep")
+    (port,) = service["spec"]["ports"]
+    assert keep["regex"] == f"{service['metadata']['name']};{port['name']}"
+    assert job["kubernetes_sd_configs"][0]["namespaces"]["names"] == [service["metadata"]["namespace"]]
+    (group,) = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+    selector = f'job="{job["job_name"]}",namespace="{service["metadata"]["namespace"]}"'
+    assert all(selector in rule["expr"] for rule in group["rules"])
 
 
 def test_the_api_server_accepts_the_manifests(cluster_api: Api, base_namespace: str) -> None:

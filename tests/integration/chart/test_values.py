@@ -373,7 +373,7 @@ def test_a_network_policy_lets_through_what_is_needed(render: Renderer) -> None:
 
 
 def test_the_dashboard_reaches_grafana(render: Renderer) -> None:
-    """The ConfigMap has the dashboard's JSON and the label for Grafana's sidecar, and every query the two variables."""
+    """The ConfigMap has the dashboard's JSON and the label for Grafana's sidecar, and every query its variables."""
     config = render(value_set("observed")).one("ConfigMap")
     assert config["metadata"]["namespace"] == "monitoring"
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -382,8 +382,14 @@ def test_the_dashboard_reaches_grafana(render: Renderer) -> None:
     queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
     assert len(queries) > 20
     of_claims = [query for query in queries if "nfs_provisioner_volume_" in query]  # the namespace is the claim's
-    assert all('job=~"$job",namespace=~"$namespace"' in query for query in queries if query not in of_claims)
-    assert all('job=~"$job"' in query for query in of_claims)
+    selected = 'cluster=~"$cluster",job=~"$job",namespace=~"$namespace"'
+    assert all(query.count(selected) == query.count("{") for query in queries if query not in of_claims)
+    assert all('{cluster=~"$cluster",job=~"$job"}' in query for query in of_claims)
+    of_exports = [query for query in queries if re.search(r"_export_|_trash_|_archives|_orphans", query)]
+    assert len(of_exports) > 8
+    assert all('export=~"$export"' in query for query in of_exports)
+    variables = [each["name"] for each in dashboard["templating"]["list"]]
+    assert variables == ["datasource", "cluster", "namespace", "job", "export"]
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 

@@ -125,13 +125,16 @@ def test_an_export_in_use(
 
 
 def test_the_table(control_plane: ControlPlane, classes: Storage, name: str, export_directory: Path) -> None:
-    """Without a terminal, each finding is one line, and the line of a failure has the advice."""
+    """What passes is one line, a failure is a paragraph with the advice; with `-o wide` each finding is one line."""
     classes.storage_class(name)
     flags = (f"--provisioner-name={name}", f"--export=nas:/x={export_directory}/missing", "--no-leader-election")
     done = run(control_plane.kubeconfig, *flags)
     assert done.stderr == f"provisioner {name}: looked at 1 StorageClass, 1 export, 0 volumes\n"
     assert done.returncode == 1
-    heading, *lines = done.stdout.splitlines()
+    assert "\n✓ API server: responding and ready\n" in f"\n{done.stdout}"
+    failure = done.stdout.splitlines().index("✗ export nas:/x")
+    assert "    fix: mount the export there" in done.stdout.splitlines()[failure + 2]
+    heading, *lines = run(control_plane.kubeconfig, *flags, "-o", "wide").stdout.splitlines()
     assert heading.endswith("  WHAT TO DO")
     failures = [line for line in lines if line.startswith("✗")]
     assert len(failures) == 1

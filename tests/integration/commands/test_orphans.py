@@ -178,6 +178,36 @@ def test_what_the_advice_comes_to(site: Site, control_plane: ControlPlane) -> No
     assert f"looked at export {site.export.location}: 0 volume records" in done.stderr
 
 
+def test_archiving_an_orphan(site: Site, control_plane: ControlPlane) -> None:
+    """`orphans --archive` renames one orphan to an archive with `--yes`, and refuses what a claim still has."""
+    by_hand, kept = site.with_data("by-hand"), site.with_data("kept")
+    for volume in (by_hand, kept):
+        delete_by_force(site, volume)
+    site.delete_claim("by-hand")
+    name = by_hand["metadata"]["name"]
+    site.put("foreign")
+    flags = (site.export.flag, "--archive")
+
+    def is_listed() -> bool:
+        return name in {each["volume"] for each in listed(control_plane, site.provisioner, site.export.flag)}
+
+    site.eventually(is_listed, "the volume is an orphan")
+    dry = orphans(control_plane, site.provisioner, *flags, name)
+    assert dry.returncode == 0, dry.stderr
+    assert "would become an archive" in dry.stdout
+    assert (site.directory(by_hand) / "precious").exists()
+    for each in (name, "foreign"):
+        done = orphans(control_plane, site.provisioner, *flags, each, "--yes")
+        assert done.returncode == 0, done.stderr
+        assert " is archive archived-" in done.stdout
+    assert [(path / "precious").read_text() for path in site.export.archives()] == ["kept", "kept"]
+    site.eventually(lambda: name not in site.export.records, "the record has ended")
+    refused = orphans(control_plane, site.provisioner, *flags, kept["metadata"]["name"], "--yes")
+    assert (refused.returncode, "still exists" in refused.stderr) == (1, True), refused.stderr
+    assert orphans(control_plane, site.provisioner, *flags, "nothere").returncode == 1
+    assert (site.directory(kept) / "precious").exists()
+
+
 def test_a_vanished_cluster(site: Site, control_plane: ControlPlane, tmp_path: Path) -> None:
     """Volumes of another cluster's provisioner are reported only when that provisioner has been silent for long."""
     with ControlPlane(tmp_path / "other") as other:
@@ -209,11 +239,16 @@ def test_a_vanished_cluster(site: Site, control_plane: ControlPlane, tmp_path: P
 
 
 def test_the_table(site: Site, control_plane: ControlPlane) -> None:
-    """Without a terminal, each orphan is one line, for any bytes in its name."""
+    """Each orphan is a paragraph, or with `-o wide` a line, for any bytes in its name."""
     os.mkdir(os.fsencode(site.export.root) + b"/odd-\xff")
     (site.export.root / "odd-\udcff" / "file").touch()
     done = orphans(control_plane, site.provisioner, site.export.flag)
     assert done.returncode == 0, done.stderr
+    what, why, fix = done.stdout.splitlines()
+    assert what.startswith("unknown: odd-")
+    assert why.startswith("    why:  no record")
+    assert fix.startswith("    fix:  ")
+    done = orphans(control_plane, site.provisioner, site.export.flag, "-o", "wide")
     heading, line = done.stdout.splitlines()
     assert heading.split()[:3] == ["KIND", "EXPORT", "DIRECTORY"]
     assert line.startswith("unknown  ")

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
-from testbed.cluster import ControlPlane
+from testbed.cluster import ControlPlane, TokenUser
 from tests.integration.conftest import Service
 from tests.support.archiving import RESTORE, archive, command, names, records, text_of
 from tests.support.daemon import Daemon, Daemons
@@ -208,6 +209,81 @@ def test_what_the_command_refuses(control_plane: ControlPlane, served: ServedSto
     assert (status, "is not on that export" in output) == (1, True), output
     (root / "archived-bare").rmdir()
     assert (root / name / "file").read_text() == "precious"
+
+
+def test_for_a_user_without_rights(
+    control_plane: ControlPlane, served: ServedStorage, restricted_user: TokenUser
+) -> None:
+    """A 403 names the command that prints the claim; the printed claim gets the data when another user creates it."""
+    name = archive(served, served.export.root, served.own_class(), "old", text="bytes")
+    role = f"reader-{served.namespace}"
+    rules = [
+        {"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["persistentvolumeclaims", "namespaces"], "verbs": ["get"]},
+    ]
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    subject = {"kind": "User", "name": restricted_user.name, "apiGroup": "rbac.authorization.k8s.io"}
+    reference = {"kind": "ClusterRole", "name": role, "apiGroup": "rbac.authorization.k8s.io"}
+    served.api.post(f"{rbac}/clusterroles", {"metadata": {"name": role}, "rules": rules})
+    binding = {"metadata": {"name": role}, "roleRef": reference, "subjects": [subject]}
+    served.api.post(f"{rbac}/clusterrolebindings", binding)
+    words = (served.export.flag, name, f"--claim={served.namespace}/new")
+    kubeconfig = control_plane.kubeconfig_for(restricted_user)
+    try:
+        done = served.eventually(
+            lambda: next(
+                (
+                    each
+                    for each in [command(control_plane, "restore", served.provisioner, *words, kubeconfig=kubeconfig)]
+                    if "persistentvolumeclaims" in each.stderr
+                ),
+                None,
+            ),
+            "the role counts",
+        )
+        assert done.returncode == 1
+        printing = f"nfs-provisioner restore {name} --claim {served.namespace}/new -o yaml | kubectl apply -f -"
+        assert printing in done.stderr
+        printed = command(control_plane, "restore", served.provisioner, *words, "-o", "yaml", kubeconfig=kubeconfig)
+        assert printed.returncode == 0, printed.stderr
+    finally:
+        served.api.delete(f"{rbac}/clusterrolebindings/{role}")
+        served.api.delete(f"{rbac}/clusterroles/{role}")
+    served.api.post(served.claims, yaml.safe_load(printed.stdout))
+    assert text_of(served, served.export.root, "new") == "bytes"
+    again = command(control_plane, "restore", served.provisioner, *words, "-o", "yaml")
+    assert (again.returncode, again.stdout) == (1, "")
+
+
+def test_deleting_one_archive(control_plane: ControlPlane, served: ServedStorage) -> None:
+    """`archives --delete` only says what it would do; with `--yes` the archive goes, also one without a record."""
+    root, class_name = served.export.root, served.own_class()
+    name, other = (archive(served, root, class_name, claim) for claim in ("first", "second"))
+    bare = f"archived-bare-{served.namespace}"
+    (root / bare).mkdir()
+    (root / bare / "old").touch()
+    flags = (served.export.flag, "--delete")
+    dry = command(control_plane, "archives", served.provisioner, *flags, name)
+    assert dry.returncode == 0, dry.stderr
+    assert f"archive {name} on export {served.export.location} (claim {served.namespace}/first, 1Mi" in dry.stdout
+    assert "would be deleted" in dry.stdout
+    assert "add --yes" in dry.stderr
+    assert {name, other, bare} <= names(root)
+    for each in (name, bare):
+        done = command(control_plane, "archives", served.provisioner, *flags, each, "--yes")
+        assert done.returncode == 0, done.stderr
+        assert "deleted" in done.stdout
+    served.eventually(lambda: not served.export.trash, "the daemon purges the trash")
+    assert other in names(root)
+    assert not {name, bare} & names(root)
+    assert name not in records(root)
+    gone = command(control_plane, "archives", served.provisioner, *flags, name, "--yes")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    served.claim(served.own_class({"minFree": "100%"}), "waiting", metadata={"annotations": {RESTORE: other}})
+    kept = command(control_plane, "archives", served.provisioner, *flags, other, "--yes")
+    assert (kept.returncode, "asks for it" in kept.stderr) == (1, True)
+    assert command(control_plane, "archives", served.provisioner, "--yes").returncode == 2
+    assert other in names(root)
 
 
 def test_no_provisioner_runs(

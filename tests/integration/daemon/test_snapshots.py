@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,14 @@ class Site:
     daemons: Daemons
     daemon: Daemon
     export: Exported
+    second: Exported
 
     def successor(self) -> Daemon:
         """Return another replica, which leads once the first one is gone."""
         return self.daemons(
             "--snapshots",
             self.export.flag,
+            self.second.flag,
             *FAST,
             user=USER,
             provisioner_name=self.daemon.provisioner_name,
@@ -83,16 +85,17 @@ FAST = ("--lease-duration=4s", "--renew-deadline=3s", "--retry-period=1s")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The daemon starts before the CRDs exist, and serves snapshots once they do."""
     home = tmp_path_factory.mktemp("snapshots")
-    (home / "export").mkdir()
-    export = Exported.new(home / "export")
+    for name in ("export", "second"):
+        (home / name).mkdir()
+    export, second = Exported.new(home / "export"), Exported.new(home / "second", "/exports/snapshots")
     with ControlPlane(home / "plane", users=[USER]) as plane:
         _grant(plane)
         daemons = Daemons(plane, home)
         try:
-            daemon = daemons("--snapshots", export.flag, *FAST, user=USER)
+            daemon = daemons("--snapshots", export.flag, second.flag, *FAST, user=USER)
             snapshots.create_crds(plane)
             with SnapshotController(plane) as controller:
-                yield Site(plane, controller, daemons, daemon, export)
+                yield Site(plane, controller, daemons, daemon, export, second)
         finally:
             daemons.kill()
 
@@ -104,6 +107,9 @@ class Snapshots(ServedStorage):
         super().__init__(api, namespace, daemon=site.daemon, export=site.export)
         self._driver = site.daemon.provisioner_name
         self.snapshot_classes: list[str] = []
+
+    def own_class(self, parameters: Mapping[str, str] | None = None, **fields: Any) -> str:
+        return super().own_class({**self.export.parameters, **(parameters or {})}, **fields)
 
     def snapshot_class(self, policy: str = "Delete", **more: Any) -> str:
         name = f"{self.namespace}-{policy.lower()}-{len(self.snapshot_classes)}"
@@ -215,6 +221,169 @@ def test_delete(site: Site, served: Snapshots) -> None:
     served.gone(content)
     served.gone(served.path("snap"))
     assert not stored(site, snapshot).exists()
+
+
+def test_retention(site: Site, served: Snapshots) -> None:
+    """The data of a deleted snapshot is listed and kept for the retention of its class, and goes after it."""
+    planted(served)
+    snapshot = served.take(served.snapshot_class(parameters={"retention": "5s"}))
+    content = f"{CONTENTS}/{served.ready()['boundVolumeSnapshotContentName']}"
+    served.api.delete(served.path("snap"))
+    served.gone(content)
+    assert (stored(site, snapshot) / "tree" / "large").is_file()
+    flags = (site.export.flag, "--namespace", served.namespace)
+    listed = command(site.plane, "snapshots", site.daemon.provisioner_name, *flags)
+    assert f"{served.namespace}/snap (deleted, until" in listed.stdout, listed.stderr
+    served.eventually(lambda: not stored(site, snapshot).exists(), "the data is gone")
+
+
+def test_another_export(site: Site, served: Snapshots) -> None:
+    """A snapshot is kept on the export that its class names, restored from there, and removed there."""
+    directory = planted(served)
+    before = found_in(directory, symlink_times=True)
+    snapshot = served.take(served.snapshot_class(parameters=site.second.parameters))
+    served.ready()
+    uid = str(snapshot["metadata"]["uid"])
+    kept = site.second.root / ".provisioner" / "snapshots" / uid
+    assert found_in(kept / "tree", symlink_times=True) == before
+    assert not stored(site, snapshot).exists()
+    restored(served)
+    assert found_in(served.directory(served.bound("restored")), symlink_times=True) == before
+    served.delete_claim("restored")
+    served.api.delete(served.path("snap"))
+    served.gone(served.path("snap"))
+    assert not kept.exists()
+
+
+def test_parameters_that_are_unknown(served: Snapshots) -> None:
+    """A class with an unknown parameter takes no snapshot: an event and the log say which."""
+    planted(served)
+    snapshot = served.take(served.snapshot_class(parameters={"keep": "7"}))
+    served.eventually(
+        lambda: any(
+            "parameter keep is unknown" in event["message"]
+            for event in served.api.list(f"/api/v1/namespaces/{served.namespace}/events")
+            if event["involvedObject"].get("uid") == snapshot["metadata"]["uid"]
+        ),
+        "an event says why",
+    )
+    assert not served.status().get("readyToUse")
+
+
+def test_recovery(site: Site, served: Snapshots) -> None:
+    """`recover` lists the snapshots of a lost cluster, and creates objects from which claims are restored."""
+    directory = planted(served)
+    before = found_in(directory, symlink_times=True)
+    snapshot = served.take(served.snapshot_class("Retain"))
+    content = f"{CONTENTS}/{served.ready()['boundVolumeSnapshotContentName']}"
+    served.api.delete(served.path("snap"))
+    served.gone(served.path("snap"))
+    served.api.delete(content)
+    served.gone(content)
+    record = stored(site, snapshot) / "record"
+    fields = json.loads(str(record.readlink())) | {"by": "lost"}
+    record.unlink()
+    record.symlink_to(json.dumps(fields, separators=(",", ":")))
+    name, flags = site.daemon.provisioner_name, (site.export.flag, "--cluster=lost")
+    shown = command(site.plane, "recover", name, *flags)
+    assert "would be created" in shown.stdout, shown.stderr
+    assert f"{served.namespace}/snap" in shown.stdout
+    done = command(site.plane, "recover", name, *flags, "--apply")
+    assert (done.returncode, "1 snapshot created" in done.stderr) == (0, True), done.stdout + done.stderr
+    served.ready()
+    restored(served)
+    assert found_in(served.directory(served.bound("restored")), symlink_times=True) == before
+    assert json.loads(str(record.readlink()))["by"] != "lost"
+
+
+def test_restored_by_the_annotation(site: Site, served: Snapshots) -> None:
+    """A snapshot that no object names any more is restored by the handle that `snapshots` lists."""
+    directory = planted(served)
+    before = found_in(directory, symlink_times=True)
+    snapshot = served.take(served.snapshot_class(parameters={"retention": "1h"}))
+    content = f"{CONTENTS}/{served.ready()['boundVolumeSnapshotContentName']}"
+    served.api.delete(served.path("snap"))
+    served.gone(content)
+    handle = str(snapshot["metadata"]["uid"])
+    annotations = {"annotations": {"nfs-provisioner/restore": handle}}
+    served.claim(served.own_class(), "restored", metadata=annotations)
+    assert found_in(served.directory(served.bound("restored")), symlink_times=True) == before
+    assert f"from snapshot {handle}" in served.event("ProvisioningSucceeded", "restored")["message"]
+    other = f"{served.namespace}-other"
+    served.api.post("/api/v1/namespaces", {"metadata": {"name": other}})
+    stranger = Snapshots(served.api, other, site)
+    stranger.claim(stranger.own_class(), "stolen", metadata=annotations)
+    assert f"no ledger has a snapshot {handle} of namespace {other}" in stranger.refusal("stolen")
+    stranger.remove_volumes()
+    stranger.remove_classes()
+    served.api.delete(f"/api/v1/namespaces/{other}")
+
+
+def test_check(site: Site, served: Snapshots) -> None:
+    """`check` says what the cluster has for snapshots, and tests the export that a class names."""
+
+    def findings() -> list[Object]:
+        flags = ("--snapshots", site.export.flag, site.second.flag, "--output=json")
+        found: list[Object] = json.loads(command(site.plane, "check", site.daemon.provisioner_name, *flags).stdout)[
+            "findings"
+        ]
+        return [each for each in found if each["kind"] == "snapshots"]
+
+    planted(served)
+    (finding,) = findings()
+    assert (finding["ok"], finding["warning"]) == (True, True)
+    assert "no VolumeSnapshotClass has driver" in finding["result"]
+    class_name = served.snapshot_class()
+    served.take(class_name)
+    served.ready()
+    (finding,) = findings()
+    assert (finding["ok"], finding["warning"]) == (True, False)
+    assert f"VolumeSnapshotClass {class_name}; the snapshot-controller is at work" in finding["result"]
+
+
+def test_a_schedule(site: Site, served: Snapshots) -> None:
+    """A class with a schedule makes snapshots of its volumes, once after an outage, and keeps as many as it says."""
+    class_name = served.snapshot_class()
+    served.claim(served.own_class({"schedule": "* * * * *", "keep": "1"}), "data")
+    plant(served.directory(served.bound()))
+
+    def scheduled() -> list[str]:
+        path = f"{served.path()}?labelSelector=nfs-provisioner/scheduled"
+        return sorted(snapshot["metadata"]["name"] for snapshot in served.api.list(path))
+
+    first = str(eventually(lambda: scheduled()[:1], "the first is made", timeout_s=90, explain=served.explain)[0])
+    assert first.startswith("data-20")
+    served.ready(first)
+    assert served.api.get(served.path(first))["spec"]["volumeSnapshotClassName"] == class_name
+    site.daemon.kill()
+    time.sleep(121)
+    site.daemon.start()
+    site.daemon.wait_ready()
+
+    def replaced() -> bool:
+        left = scheduled()
+        return len(left) == 1 and left[0] > first and bool(served.status(left[0]).get("readyToUse"))
+
+    eventually(replaced, "a newer one replaces it", timeout_s=90, explain=served.explain)
+    made = [line["due"] for line in site.daemon.logged("snapshot_scheduled") if served.namespace in line["claim"]]
+    assert len(made) <= 3  # not one per minute of the outage
+
+
+def test_a_schedule_without_a_class(served: Snapshots) -> None:
+    """A schedule that has no VolumeSnapshotClass says so in an event on the claim."""
+    served.claim(served.own_class({"schedule": "* * * * *"}), "data")
+    served.bound()
+    found = eventually(
+        lambda: [
+            event
+            for event in served.api.list(f"/api/v1/namespaces/{served.namespace}/events")
+            if event["reason"] == "SnapshotScheduleFailed"
+        ],
+        "an event says why",
+        timeout_s=90,
+        explain=served.explain,
+    )
+    assert "has no VolumeSnapshotClass" in found[0]["message"]
 
 
 def test_retain(site: Site, served: Snapshots) -> None:

@@ -243,6 +243,25 @@ class MemoryCluster:
         key = f"{_checked(namespace)}/{_checked(name)}"
         return await self._call("get_snapshot", key, lambda: self.snapshot(key))
 
+    async def create_snapshot(self, body: Mapping[str, object]) -> Snapshot:
+        """See `Cluster`."""
+        made: Body = copy.deepcopy(dict(body))
+        about = f"{made['metadata']['namespace']}/{made['metadata']['name']}"
+        return await self._call(
+            "create_snapshot", about, lambda: msgspec.convert(self.create("snapshots", made), Snapshot)
+        )
+
+    async def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """See `Cluster`."""
+
+        def delete() -> None:
+            meta, old = snapshot.metadata, self._checked_version("snapshots", snapshot.key, {})
+            if (meta.uid, meta.resource_version) != (old["metadata"]["uid"], old["metadata"]["resourceVersion"]):
+                raise Conflict(f"snapshots {snapshot.key} is not as it was read")
+            self.delete("snapshots", snapshot.key)
+
+        await self._call("delete_snapshot", snapshot.key, delete)
+
     async def name_snapshot_class(self, snapshot: Snapshot, class_name: str) -> Snapshot:
         """See `Cluster`."""
 
@@ -376,6 +395,10 @@ class MemoryCluster:
     def classes(self) -> Sequence[StorageClass]:
         """Return all classes, sorted by name."""
         return [item for _, item in sorted(self._items["classes"].items()) if isinstance(item, StorageClass)]
+
+    def snapshots(self) -> Sequence[Snapshot]:
+        """Return all VolumeSnapshots, sorted by name."""
+        return [item for _, item in sorted(self._items["snapshots"].items()) if isinstance(item, Snapshot)]
 
     def body(self, kind: Kind, key: str) -> Body | None:
         """Return an object with all its fields."""

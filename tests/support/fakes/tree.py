@@ -27,6 +27,7 @@ from provisioner.ports.tree import (
     one_by_one,
 )
 
+CHUNK_BYTES = 16
 NAME_LIMIT_BYTES = 255
 TARGET_LIMIT_BYTES = 1023
 
@@ -412,8 +413,6 @@ BLOCK_BYTES = 4
 class MemoryFiles:
     """The `Files` of a tree in memory. It clones, copies, tells holes and keeps attributes as the flags say."""
 
-    chunk_bytes = 16
-
     def __init__(self, tree: MemoryTree) -> None:
         self.tree = tree
         self.clones = True
@@ -426,6 +425,10 @@ class MemoryFiles:
         """A changed verifier stands for a server that has lost writes."""
         self.mounts: set[int] = set()
         """Directories that are the roots of other file systems, by their id()."""
+
+    async def chunk_bytes(self, directory: Item) -> int:
+        """See `Files`."""
+        return await self.tree.call("limits", directory.path, lambda: CHUNK_BYTES)
 
     def shares(self, other: Files) -> bool:
         """See `Files`."""

@@ -83,4 +83,5 @@ PROCEDURES3: tuple[Procedure[object], ...] = (
     nfs3.rename(b"h", "a", b"i", "b"),
     nfs3.readdirplus(b"h", Position(), 4096),
     nfs3.fsstat(b"h"),
+    nfs3.largest_sizes(b"handle"),
 )

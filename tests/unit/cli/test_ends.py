@@ -15,6 +15,10 @@ import pytest
 
 LOOKING = (
     ["volumes"],
+    ["claims"],
+    ["describe", "shop/data"],
+    ["usage"],
+    ["move", "--from=old:/x", "--to=new:/y"],
     ["archives"],
     ["orphans"],
     ["instances"],

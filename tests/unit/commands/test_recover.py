@@ -10,12 +10,14 @@ import pytest
 from msgspec import structs
 
 from provisioner.commands.recover import Prospect, Recovery, present_in
-from provisioner.core.records import Record
+from provisioner.core import names
+from provisioner.core.records import Record, SnapshotRecord
 from provisioner.core.recovery import Make
 from provisioner.core.scope import Scope
 from provisioner.core.tenancy import ANY
+from provisioner.ledger.copying import Progress
 from provisioner.ledger.export import Export
-from provisioner.ports.cluster import ApiUnavailable
+from provisioner.ports.cluster import ApiUnavailable, ClusterError, Forbidden, KindMissing
 from provisioner.ports.tree import ExportError, Ownership
 from tests.support import samples
 from tests.support.command_faults import broken_off
@@ -102,6 +104,80 @@ async def test_recovery() -> None:
     assert [step.remains.volume for step in prospect.steps] == [LEFT]
     assert await recover(tree, cluster) == {}
     await is_recovered(tree, cluster)
+
+
+HANDLE = "uid-of-the-snapshot"
+TAKEN = SnapshotRecord("shop", "nightly", "data", "pvc-1", "snaps", "1Gi", "2026-01-01T00:00:00Z", OLD)
+CONTENT = names.restored_content_name(HANDLE)
+
+
+async def lost_snapshot() -> MemoryTree:
+    """An export with nothing but a snapshot of a lost cluster."""
+    tree = MemoryTree()
+    export = await opened(tree)
+    await export.provision("pvc-1", record("a", "pvc-1"), Ownership())
+    await export.settle("pvc-1")
+    await export.snapshots.begin(HANDLE, TAKEN)
+    copy = await export.snapshot_of(export, ("a",), HANDLE, Progress(), allows=lambda: True)
+    await export.snapshots.place(HANDLE, copy, TAKEN.created)
+    await export.retain("pvc-1", AT)
+    return tree
+
+
+async def test_snapshots() -> None:
+    """A snapshot gets its content, and its VolumeSnapshot once the namespace exists; a second run does nothing."""
+    tree, cluster = await lost_snapshot(), MemoryCluster(identity=NEW)
+    assert await recover(tree, cluster) == {}
+    content = cluster.snapshot_content(CONTENT)
+    assert content is not None
+    assert content.spec.deletion_policy == "Retain"
+    assert (await opened(tree)).snapshots.complete == {HANDLE: TAKEN}
+    cluster.namespaces.add("shop")
+    namespace = cluster.namespaces.get("shop")
+    assert namespace is not None
+    for _ in range(2):
+        assert await recover(tree, cluster) == {}
+        snapshot = cluster.snapshot("shop/nightly")
+        assert snapshot is not None
+        assert snapshot.spec.source.volume_snapshot_content_name == CONTENT
+        own = structs.replace(TAKEN, cluster=NEW, namespace_uid=namespace.metadata.uid)
+        assert (await opened(tree)).snapshots.complete == {HANDLE: own}
+
+
+async def test_snapshots_that_changed_during_the_command() -> None:
+    """Objects and records that are others by then stay as they are."""
+    tree, cluster = await lost_snapshot(), MemoryCluster(identity=NEW)
+    cluster.namespaces.add("shop")
+    recovery, prospect = await looked(tree, cluster)
+    spec = {"driver": samples.US, "source": {"snapshotHandle": "other"}, "volumeSnapshotRef": {}}
+    cluster.create("snapshot_contents", {"metadata": {"name": CONTENT}, "spec": spec})
+    failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=True)
+    assert "another VolumeSnapshotContent" in failed[HANDLE]
+    cluster.delete("snapshot_contents", CONTENT)
+    source = {"source": {"persistentVolumeClaimName": "data"}}
+    cluster.create("snapshots", {"metadata": {"name": "nightly", "namespace": "shop"}, "spec": source})
+    failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=True)
+    assert "was created during the command" in failed[HANDLE]
+    other = await opened(tree)
+    await other.snapshots.replace_record(HANDLE, structs.replace(TAKEN, cluster="third"))
+    failed = await recovery.apply(prospect, lambda done, total: None, cluster_gone=True)
+    assert "its record has changed" in failed[HANDLE]
+
+
+@pytest.mark.parametrize("error", [KindMissing("no"), Forbidden("no")], ids=["no CRDs", "no right"])
+async def test_a_cluster_without_snapshots(error: ClusterError) -> None:
+    """A cluster that cannot have VolumeSnapshots gets none, and everything else."""
+    tree, cluster = await lost_snapshot(), MemoryCluster(identity=NEW)
+
+    async def refuse(call: str, _about: str) -> None:
+        if call == "get_snapshot":
+            raise error
+
+    cluster.before = refuse
+    _, prospect = await looked(tree, cluster)
+    (step,) = prospect.snapshots
+    assert step.is_skipped
+    assert await recover(tree, cluster) == {}
 
 
 async def test_a_look_changes_nothing() -> None:

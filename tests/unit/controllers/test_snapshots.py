@@ -7,11 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from provisioner.controllers.snapshots import SnapshotController
 from provisioner.core import names
 from provisioner.core.objects import Claim
+from provisioner.core.records import SnapshotRecord
 from provisioner.ledger import layout
+from provisioner.ledger.copying import Progress
 from provisioner.ports.cluster import Forbidden
 from provisioner.ports.tree import Cause, ExportError
 from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED
@@ -165,6 +168,189 @@ def test_deleted() -> None:
     played(script)
 
 
+def leave(site: SnapshotSite, name: str) -> None:
+    """Delete a content as the snapshot-controller does."""
+    fields = {
+        "finalizers": [names.CONTENT_FINALIZER],
+        "annotations": {names.SNAPSHOT_BEING_DELETED: "yes"},
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+    }
+    site.cluster.change("snapshot_contents", name, lambda body: body["metadata"].update(fields))
+
+
+def brought_back(site: SnapshotSite, handle: str, policy: str = "Delete") -> None:
+    """Create a content for a snapshot that exists already."""
+    spec = {
+        "driver": samples.US,
+        "deletionPolicy": policy,
+        "source": {"snapshotHandle": handle},
+        "volumeSnapshotRef": {"namespace": "shop", "name": "back"},
+    }
+    site.cluster.create("snapshot_contents", {"metadata": {"name": "back"}, "spec": spec})
+
+
+def test_a_retention() -> None:
+    """The data of a deleted snapshot stays for the retention of its class, and goes then."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "kept"}, parameters={"retention": "1h"})
+        name = site.take(class_name="kept")
+        await site.taken(name)
+        leave(site, name)
+        assert await site.reconcile(name) is None
+        assert site.cluster.snapshot_content(name) is None
+        await asyncio.sleep(3000)
+        assert site.stored(name) == File(b"data")
+        await asyncio.sleep(1000)
+        assert site.stored(name) is None
+        assert site.export.snapshots.deleted == {}
+        assert site.trashed
+
+    played(script)
+
+
+def test_a_deleted_snapshot_that_is_brought_back() -> None:
+    """A content for a deleted snapshot ends its retention: the data stays as long as the content."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "kept"}, parameters={"retention": "1h"})
+        name = site.take(class_name="kept")
+        await site.taken(name)
+        leave(site, name)
+        await site.reconcile(name)
+        brought_back(site, names.snapshot_uid(name))
+        assert await site.reconcile("back") is None
+        assert site.status("back")["readyToUse"]
+        await asyncio.sleep(9000)
+        assert site.stored(name) == File(b"data")
+
+    played(script)
+
+
+def test_data_that_two_contents_have() -> None:
+    """Data stays while another content has it."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.taken(name)
+        brought_back(site, names.snapshot_uid(name))
+        await site.reconcile("back")
+        leave(site, name)
+        assert await site.reconcile(name) is None
+        assert site.cluster.snapshot_content(name) is None
+        assert site.stored(name) == File(b"data")
+        leave(site, "back")
+        assert await site.reconcile("back") is None
+        assert site.stored(name) is None
+
+    played(script)
+
+
+def test_expiry_that_is_not_due() -> None:
+    """A mark without data is removed, and nothing expires in another cluster."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "kept"}, parameters={"retention": "1h"})
+        name = site.take(class_name="kept")
+        await site.taken(name)
+        leave(site, name)
+        await site.reconcile(name)
+        await site.export.snapshots.mark_deleted("gone", "2026-01-01T00:00:00Z")
+        await asyncio.sleep(70)
+        assert list(site.export.snapshots.deleted) == [names.snapshot_uid(name)]
+
+        async def restored_etcd(call: str, _about: str) -> None:
+            if call == "identity":
+                raise Forbidden("no")
+
+        site.cluster.before = restored_etcd
+        await asyncio.sleep(9000)
+        assert site.stored(name) == File(b"data")
+
+    played(script)
+
+
+def test_another_export() -> None:
+    """A class can keep its snapshots on another export, from which they are restored."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "far"}, parameters={"server": "other", "share": "/exports"})
+        name = site.take(class_name="far")
+        await site.taken(name)
+        assert site.other.look((*layout.snapshot(names.snapshot_uid(name)), "tree", "file")) == File(b"data")
+        assert site.stored(name) is None
+        bound = {"boundVolumeSnapshotContentName": name, "readyToUse": True}
+        site.cluster.change("snapshots", "shop/snap", lambda body: body.update(status=bound))
+        claim = site.claim("restored", dataSource=SNAPSHOT_SOURCE)
+        await site.controller.reconcile(claim.uid)
+        await asyncio.sleep(1.0)
+        assert await site.controller.reconcile(claim.uid) is None
+        assert site.content(claim) == File(b"data")
+
+    played(script)
+
+
+def test_an_export_that_cannot_be_used() -> None:
+    """A class whose export does not answer gets the reason, and a class that cannot be read is no error."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        site.snapshot_class(metadata={"name": "bad"}, parameters={"server": "other"})
+        site.snapshot_class(metadata={"name": "far"}, parameters={"server": "other", "share": "/exports"})
+        name = site.take(class_name="far")
+
+        async def down(_call: str, _path: Any) -> None:
+            raise ExportError(Cause.UNREACHABLE)
+
+        site.other.before = down
+        await asyncio.sleep(60)
+        assert await site.reconcile(name) == FAILED
+        (message,) = await site.messages("snap")
+        assert "other:/exports" in message
+        site.other.before = no_fault
+        await asyncio.sleep(60)
+        await site.taken(name)
+
+    played(script)
+
+
+HANDLE = "0a1b2c3d-0000-4000-8000-0123456789ab"
+
+
+def test_restored_by_its_handle() -> None:
+    """A claim whose annotation names a snapshot gets its data, unless that is of an earlier namespace."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        name = names.volume_name(source.uid)
+        namespace = site.cluster.namespaces.get("shop")
+        assert namespace is not None
+        record = SnapshotRecord("shop", "x", "data", name, "snaps", "1Gi", "2026-01-01T00:00:00Z", "memory")
+        for handle, uid in ((HANDLE, namespace.metadata.uid), (HANDLE.replace("0a", "0b"), "an earlier one")):
+            await site.export.snapshots.begin(handle, structs.replace(record, namespace_uid=uid))
+            path = site.export.records[name].path
+            copy = await site.export.snapshot_of(site.export, path, handle, Progress(), allows=lambda: True)
+            await site.export.snapshots.place(handle, copy, record.created)
+        site.cache.with_snapshots = False
+
+        def asking(claim_name: str, handle: str) -> Claim:
+            claim = site.claim(claim_name)
+            annotations = {names.RESTORE: handle}
+            site.cluster.change(
+                "claims", f"shop/{claim_name}", lambda body: body["metadata"]["annotations"].update(annotations)
+            )
+            return site.seen(claim.metadata.name)
+
+        claim = asking("restored", HANDLE)
+        await site.controller.reconcile(claim.uid)
+        await asyncio.sleep(1.0)
+        assert await site.controller.reconcile(claim.uid) is None
+        assert site.content(claim) == File(b"data")
+        refused = asking("refused", HANDLE.replace("0a", "0b"))
+        assert await site.controller.reconcile(refused.uid) == REFUSED
+        assert any("an earlier namespace" in each for each in await site.messages("refused"))
+
+    played(script)
+
+
 def test_deleted_before_the_snapshot_controller_saw_it() -> None:
     """A complete content without a finalizer goes with its data once its snapshot is gone."""
 
@@ -191,12 +377,7 @@ def test_deleted_during_a_restore() -> None:
         await site.controller.reconcile(claim.uid)
         assert site.clones.reads_snapshot(names.snapshot_uid(name))
 
-        def leave(body: Any) -> None:
-            body["metadata"]["finalizers"] = [names.CONTENT_FINALIZER]
-            body["metadata"]["annotations"] = {names.SNAPSHOT_BEING_DELETED: "yes"}
-            body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-
-        site.cluster.change("snapshot_contents", name, leave)
+        leave(site, name)
         assert await site.reconcile(name) == AWAITING_CHANGE
         await asyncio.sleep(1.0)
         assert await site.controller.reconcile(claim.uid) is None

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec import convert, structs
 
-from provisioner.core import archives, names, times
+from provisioner.core import archives, names, records, times
 from provisioner.core.archives import Moment
 from provisioner.core.objects import Claim, ClaimStatus, DataSource
 from provisioner.core.records import ArchiveRecord, OnDelete
@@ -170,6 +170,9 @@ def test_listed() -> None:
     kept = archives.listed("archived-a", archive(""), export="nas:/e", cluster="another")
     assert (kept.kept_until, kept.restorable, kept.why_not) == ("", False, "another cluster's")
     assert archives.listed("archived-b", None, export="nas:/e", cluster="c").why_not == "no record"
+    unowned = records.unowned("archived-c", "2026-01-01T00:00:00Z", records.no_owner("c", "2026-01-01T00:00:00Z", "c"))
+    row = archives.listed("archived-c", unowned, export="nas:/e", cluster="c")
+    assert (row.volume, row.directory, row.restorable, row.why_not) == ("", "c", False, "of no claim")
 
 
 def test_order() -> None:

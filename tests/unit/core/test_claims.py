@@ -683,6 +683,46 @@ def test_a_restored_snapshot() -> None:
     assert message.startswith("copying the data of snapshot shop/a: ")
 
 
+HANDLE = "0a1b2c3d-0000-4000-8000-0123456789ab"
+
+
+def by_handle(stored: SnapshotRecord | None, **changes: object) -> ClaimView:
+    """A claim whose annotation names a snapshot by its handle, with what the ledgers have of it."""
+    return dataclasses.replace(view(wanting(HANDLE, **changes)), source=CloneSource(handle=HANDLE, stored=stored))
+
+
+def test_a_snapshot_by_its_handle() -> None:
+    """A claim whose annotation names a snapshot becomes a copy of it, without any object of it."""
+    asked = wanting(HANDLE)
+    assert claims.clone_source_of(asked, samples.storage_class(), samples.US) == HANDLE
+    assert claims.clone_source_of(wanting("archived-a"), samples.storage_class(), samples.US) is None
+    plan = provision(by_handle(STORED))
+    assert (plan.record.clone_of, plan.record.archive) == (names.snapshot_source(HANDLE), "")
+    assert claims.succeeded_message(plan, plan.record).endswith(f"from snapshot {HANDLE}")
+    message = claims.copying_message(plan.claim, entries=1, size_bytes=0, trouble="")
+    assert message.startswith(f"copying the data of snapshot {HANDLE}: ")
+    begun = dataclasses.replace(by_handle(None), source=CloneSource(begun="snapshot_x"))
+    assert provision(begun).record.clone_of == "snapshot_x"
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (None, "no ledger has a snapshot"),
+        (structs.replace(STORED, namespace="other"), "no ledger has a snapshot"),
+        (structs.replace(STORED, cluster="other"), "of another cluster"),
+        (structs.replace(STORED, capacity="2Gi"), "of a volume of 2Gi"),
+    ],
+)
+def test_a_handle_that_cannot_be_restored(stored: SnapshotRecord | None, message: str) -> None:
+    """A snapshot of another namespace looks like none at all."""
+    decision = claims.decide(by_handle(stored))
+    assert isinstance(decision, Refuse)
+    assert message in decision.message
+    nothing = claims.decide(dataclasses.replace(by_handle(None), source=None))
+    assert isinstance(nothing, Refuse)
+
+
 @pytest.mark.parametrize(
     ("source", "asked", "message"),
     [

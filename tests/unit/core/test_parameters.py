@@ -11,10 +11,17 @@ from hypothesis import strategies as st
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.groups import GidRange
 from provisioner.core.locations import Location
-from provisioner.core.parameters import ALIASES, KNOWN, AutoGrow, MinFree, Ownership, as_written, parse
+from provisioner.core.parameters import ALIASES, KNOWN, AutoGrow, MinFree, Ownership, Schedule, as_written, parse
 from provisioner.core.templates import DEFAULT
 
 GROWS = {"quota": "preferred", "autoGrow": "12.5%", "autoGrowLimit": "100Gi"}
+
+
+def test_a_schedule() -> None:
+    """A class can make snapshots, and keep all of them or some."""
+    assert parse({}).schedule is None
+    assert parse({"schedule": "0 3 * * *"}).schedule == Schedule(cron="0 3 * * *", keep=None)
+    assert parse({"Schedule": "0 3 * * *", "keep": "7"}).schedule == Schedule(cron="0 3 * * *", keep=7)
 
 
 def test_defaults() -> None:
@@ -184,6 +191,9 @@ def test_an_empty_value_is_an_unset_one(given_: tuple[str, str]) -> None:
         ({"overcommit": "0"}, "parameter overcommit"),
         ({"quota": "true"}, "parameter quota"),
         ({"overcommit": "much"}, "parameter overcommit"),
+        ({"keep": "7"}, "parameter keep needs schedule: add that, or remove keep"),
+        ({"schedule": "0 3 * * *", "keep": "0"}, "parameter keep: '0' is not a number of snapshots such as 7"),
+        ({"schedule": "daily"}, "parameter schedule: 'daily' is not a schedule of five fields"),
         ({"autoGrow": "20%"}, "parameter autoGrow needs autoGrowLimit: add that, or remove autoGrow"),
         ({"AutoGrowLimit": "1Gi"}, "parameter AutoGrowLimit needs autoGrow: add that, or remove AutoGrowLimit"),
         (

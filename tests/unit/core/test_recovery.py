@@ -14,7 +14,7 @@ from provisioner.core.claims import ClaimView, Provision
 from provisioner.core.errors import InvalidSettings
 from provisioner.core.locations import Location
 from provisioner.core.objects import Claim, ClaimRef, NfsSource, Volume
-from provisioner.core.records import NO_OBJECT, ArchiveRecord, Record
+from provisioner.core.records import NO_OBJECT, ArchiveRecord, Record, SnapshotRecord
 from provisioner.core.recovery import (
     Action,
     ArchiveRemains,
@@ -387,22 +387,28 @@ class TestWhichCluster:
         signs = [{OLD: "2026-01-02T00:00:00Z"}, {OLD: "2026-01-01T00:00:00Z", NEW: "2026-01-03T00:00:00Z"}]
         found = [remains(), remains(volume=V2), remains(record(cluster=NEW)), remains(record(cluster=""))]
         assert lost_clusters(found, [archive(), archive("third")], signs, this=NEW) == [
-            Lost(cluster="", volumes=1, archives=0, signed=""),
-            Lost(cluster=OLD, volumes=2, archives=1, signed="2026-01-02T00:00:00Z"),
-            Lost(cluster="third", volumes=0, archives=1, signed=""),
+            Lost(cluster="", volumes=1, archives=0, snapshots=0, signed=""),
+            Lost(cluster=OLD, volumes=2, archives=1, snapshots=0, signed="2026-01-02T00:00:00Z"),
+            Lost(cluster="third", volumes=0, archives=1, snapshots=0, signed=""),
         ]
+
+    def test_snapshots_alone(self) -> None:
+        """A cluster of which only snapshots are left is listed with them."""
+        taken = SnapshotRecord("shop", "nightly", "data", V1, "snaps", "1Gi", "2026-01-01T00:00:00Z", OLD)
+        (lost,) = lost_clusters([], [], [], this=NEW, snapshots=[taken, taken])
+        assert str(lost) == "old: 0 volumes, 0 archives, 2 snapshots, never seen"
 
     def test_one(self) -> None:
         """The only other cluster needs no name; if there is none, nothing is chosen."""
-        only = Lost(cluster=OLD, volumes=1, archives=0, signed="")
+        only = Lost(cluster=OLD, volumes=1, archives=0, snapshots=0, signed="")
         assert choose([only], None, this=NEW) == choose([only], OLD, this=NEW) == only
         assert choose([], None, this=NEW) is None
 
     def test_several(self) -> None:
         """Of several clusters one must be named, and the refusal lists them."""
         several = [
-            Lost(cluster="", volumes=0, archives=1, signed=""),
-            Lost(cluster=OLD, volumes=7, archives=0, signed="2026-01-01T00:00:00Z"),
+            Lost(cluster="", volumes=0, archives=1, snapshots=0, signed=""),
+            Lost(cluster=OLD, volumes=7, archives=0, snapshots=0, signed="2026-01-01T00:00:00Z"),
         ]
         with pytest.raises(InvalidSettings, match=r"--cluster: \(without an id\).*old: 7 volumes.*2026-01-01"):
             choose(several, None, this=NEW)
@@ -427,11 +433,11 @@ class TestWhichCluster:
     )
     def test_alive(self, signed: str, alive: bool) -> None:
         """A cluster whose provisioner signed in the last minutes, or with a clock that is ahead, counts as alive."""
-        lost = Lost(cluster=OLD, volumes=1, archives=0, signed=signed)
+        lost = Lost(cluster=OLD, volumes=1, archives=0, snapshots=0, signed=signed)
         assert lost.is_alive(datetime(2026, 1, 1, 12, tzinfo=UTC)) is alive
 
     def test_what_is_said_of_a_cluster_that_is_alive(self) -> None:
         """The message names the cluster, when it was at work, and the flag that confirms it is gone."""
-        said = Lost(cluster="old", volumes=1, archives=0, signed="2026-01-01T00:00:00Z").is_at_work()
+        said = Lost(cluster="old", volumes=1, archives=0, snapshots=0, signed="2026-01-01T00:00:00Z").is_at_work()
         assert "cluster old was at work on these exports at 2026-01-01T00:00:00Z" in said
         assert said.endswith(f"add {recovery.GONE_FLAG}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 from msgspec import structs
 
 from provisioner.core import names, snapshots
+from provisioner.core.archives import Moment
 from provisioner.core.errors import InvalidRecord
+from provisioner.core.locations import Location
 from provisioner.core.objects import (
     ClaimRef,
     ContentError,
@@ -26,9 +29,11 @@ from provisioner.core.objects import (
 )
 from provisioner.core.records import SnapshotRecord, decode_snapshot, encode
 from provisioner.core.snapshots import Fail, Ignore, Release, Serve, SnapshotView, Take, Wait, Withdraw
+from provisioner.core.tenancy import Tenant
 from tests.support import samples
 
 UID = "5a5a"
+HOUR = timedelta(hours=1)
 CLAIM = samples.claim(spec=samples.claim_spec(volume_name=samples.VOLUME), status=samples.claim().status)
 CLAIM = structs.replace(CLAIM, status=structs.replace(CLAIM.status, phase="Bound"))
 VOLUME = samples.volume(phase="Bound")
@@ -55,6 +60,7 @@ VIEW = SnapshotView(
     claim=CLAIM,
     volume=VOLUME,
     stored=None,
+    shared=False,
     all_read=True,
 )
 WITH = replace(VIEW, content=CONTENT)
@@ -100,6 +106,38 @@ def test_what_is_not_taken(view: SnapshotView, what: type) -> None:
 
 UNNAMED = structs.replace(SNAPSHOT, spec=SnapshotSpec(SnapshotSource(persistent_volume_claim_name="data")))
 DEFAULT = structs.replace(CLASS, metadata=Metadata(name="snaps", annotations={names.DEFAULT_SNAPSHOT_CLASS: "true"}))
+
+
+def test_the_parameters_of_a_class() -> None:
+    """The class says which export keeps the snapshot, and for how long; what it says wrong is refused."""
+    parameters = {"server": "nas", "share": "/snapshots", "retention": "30d"}
+    view = replace(VIEW, snapshot_class=structs.replace(CLASS, parameters=parameters))
+    assert snapshots.decide(view) == Take(structs.replace(RECORD, retention="30d"), Location("nas", "/snapshots"))
+    refused = snapshots.decide(replace(view, snapshot_class=structs.replace(CLASS, parameters={"serve": "nas"})))
+    assert refused == Fail("VolumeSnapshotClass snaps: parameter serve is unknown: use one of server, share, retention")
+
+
+def test_a_retention() -> None:
+    """A deleted snapshot with a retention is only marked; data that another content has stays as it is."""
+    kept = structs.replace(RECORD, retention="1h")
+    view = replace(WITH, content=deleted(CONTENT), stored=kept)
+    assert snapshots.decide(view) == Release(data=True, retained=True)
+    assert snapshots.decide(replace(view, shared=True)) == Release(data=False)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    moments = [Moment(wall=at + passed, steady=at + passed, server=at + passed) for passed in (HOUR, 2 * HOUR)]
+    assert [snapshots.is_over(kept, "2026-01-01T00:00:00Z", each) for each in moments] == [False, True]
+    assert not snapshots.is_over(RECORD, "2026-01-01T00:00:00Z", moments[1])
+    assert not snapshots.is_over(kept, "odd", moments[1])
+    row = snapshots.listed("h", kept, export="nas:/x", cluster="c1", deleted="2026-01-01T00:00:00Z")
+    assert (row.deleted, row.kept_until) == ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z")
+
+
+def test_whose_snapshot() -> None:
+    """By its handle alone, a snapshot is given to its own namespace, and not to a later one of the same name."""
+    record = structs.replace(RECORD, namespace_uid="ns-1")
+    assert snapshots.not_of("h", record, Tenant(uid="ns-1")) == ""
+    assert "an earlier namespace shop" in snapshots.not_of("h", record, Tenant(uid="ns-2"))
+    assert snapshots.not_of("h", record, Tenant(uid="ns-2", accepts_former=True)) == ""
 
 
 def test_the_class_of_a_snapshot() -> None:

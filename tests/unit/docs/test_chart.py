@@ -12,6 +12,7 @@ import yaml
 
 from deploy.chart_readme import README, rendered
 from provisioner import __version__
+from provisioner.core.reasons import OF_THE_CLAIM
 from tests.support.pages import ROOT, anchors
 
 CHART = ROOT / "charts" / "nfs-provisioner"
@@ -64,6 +65,13 @@ def test_the_chart_is_of_the_product() -> None:
     assert image["image"] == f"{VALUES['image']['repository']}:{__version__}"
     assert (ROOT / chart["icon"].partition("/main/")[2]).read_text().startswith("<svg")
     assert chart["maintainers"]
+
+
+def test_the_alerts_know_the_reasons_that_lie_in_a_claim() -> None:
+    """The alerts tell refusals that lie in a claim apart from faults by the product's own list."""
+    template = (CHART / "templates" / "prometheusrule.yaml").read_text()
+    (reasons,) = re.findall(r'\$reasons := "([A-Za-z|]+)"', template)
+    assert set(reasons.split("|")) == OF_THE_CLAIM
 
 
 @pytest.mark.parametrize("name", ["README.md", "Chart.yaml"])

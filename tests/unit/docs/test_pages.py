@@ -15,11 +15,14 @@ import yaml
 from msgspec import structs
 
 from provisioner.cli.entry import all_commands
-from provisioner.core import archives, checks, instances, listing, names, orphans
+from provisioner.commands.version import Versions
+from provisioner.core import archives, checks, instances, listing, measured, moving, names, orphans, waiting
 from provisioner.core.checks import permissions
+from provisioner.core.description import Description
 from provisioner.core.parameters import ALIASES, KNOWN, parse
 from provisioner.core.quota import Reason as QuotaReason
 from provisioner.core.reasons import Reason
+from provisioner.core.snapshots import SnapshotRow
 from provisioner.ports.tree import Cause
 from provisioner.quota import metrics as quota_metrics
 from provisioner.telemetry.metrics import Metrics
@@ -70,21 +73,27 @@ def test_every_default_is_the_flag_s() -> None:
     ("command", "fields"),
     [
         ("volumes", {field.name for field in structs.fields(listing.VolumeRow)}),
+        ("claims", {field.name for field in structs.fields(waiting.ClaimRow)}),
+        ("move", {field.name for field in structs.fields(moving.MoveRow)}),
+        ("usage", {field.name for field in structs.fields(measured.UsageRow)}),
+        ("describe", {field.name for field in structs.fields(Description)}),
+        ("snapshots", {field.name for field in structs.fields(SnapshotRow)}),
         ("archives", {field.name for field in structs.fields(archives.ArchiveRow)}),
         ("orphans", {field.name for field in structs.fields(orphans.Orphan)}),
         ("instances", {field.name for field in structs.fields(instances.InstanceRow)}),
+        ("version", {field.name for field in structs.fields(Versions)}),
         ("check", {"ok", "findings"} | {field.name for field in dataclasses.fields(checks.Finding)}),
     ],
-    ids=["volumes", "archives", "orphans", "instances", "check"],
+    ids=lambda each: each if isinstance(each, str) else "",
 )
 def test_every_field_is_explained(command: str, fields: set[str]) -> None:
     """The reference has each field that a command's JSON has, and no other."""
-    table = section("reference/commands.md", "### JSON").split("\n## ")[0]
+    table = section("reference/json.md", "## Fields").split("\n## ")[0]
     (row,) = [line for line in table.splitlines() if line.startswith(f"| `{command}` |")]
     assert set(re.findall(r"`([a-z_]+)`", row.split("|")[2])) == fields
 
 
-PRINTED = "run|check|volumes|archives|restore|orphans|recover|adopt|instances"
+PRINTED = "|".join(COMMANDS)
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
@@ -156,6 +165,7 @@ def test_every_event_is_explained() -> None:
         names.DIRECTORY_MISSING, names.MODE_REFUSED, names.VOLUME_REBOUND, names.DATA_KEPT,
         names.RECORD_MISSING, names.VOLUME_DISAGREES, names.VOLUME_NEARLY_FULL, names.VOLUME_FULL,
         names.AUTO_GROW, names.AUTO_GROW_FAILED, names.COPY_INCOMPLETE, names.VOLUME_CLONED, names.SNAPSHOT_FAILED,
+        names.SNAPSHOT_SCHEDULE_FAILED,
     }  # fmt: skip
     assert tabled(section("reference/objects.md", "## Events")) == reasons
 

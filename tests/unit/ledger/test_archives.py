@@ -11,10 +11,10 @@ from msgspec import structs
 
 from provisioner.core import times
 from provisioner.core.locations import RelPath
-from provisioner.core.records import RECORD_LIMIT_BYTES, ArchiveRecord, Record, decode, encode
+from provisioner.core.records import RECORD_LIMIT_BYTES, ArchiveRecord, Record, decode, encode, no_owner, unowned
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, PathTaken
 from provisioner.ledger.export import Export
-from provisioner.ports.tree import Cause, ExportError, Ownership
+from provisioner.ports.tree import Cause, ExportError, Ownership, PathMissing
 from tests.support.fakes.tree import Directory, File, MemoryTree, Symlink, no_fault
 from tests.support.ledger_faults import FAULTS, TENANT, Fault, directories, interrupted, ledger, opened, record
 
@@ -621,3 +621,61 @@ async def test_an_unfinished_restore_below_another_clusters_directory() -> None:
     assert await (await opened(tree)).undo(V2)
     assert places_of_data(tree) == [name]
     assert (ledger(tree, "pending"), ledger(tree, "archives")) == ([V3], [name])
+
+
+# ------------------------------------------------------------------------------------------------------- by an admin
+
+
+def without_owner(directory: str) -> Record:
+    return no_owner(directory, times.text(AT), "cluster-1")
+
+
+async def test_an_archive_without_a_record_gets_one_first() -> None:
+    """An archive without a record gets one, once, and can then be expired like any other."""
+    tree, bare = await filled(), "archived-bare"
+    await tree.make_directory((bare,), Ownership())
+    tree.write_file((bare, "old"), b"old")
+    export = await opened(tree)
+    for _ in range(2):
+        await export.enter_archive(bare, unowned(bare, times.text(AT), without_owner(bare)))
+    assert ledger(tree, "archives") == [bare]
+    assert await export.expire(bare, LATER)
+    assert ledger(tree, "archives") == []
+    assert bare not in tree.root.entries
+    assert ledger(tree, "trash") == [f"{bare}.{times.file_stamp(times.parse(times.text(AT)) or AT)}"]
+    assert stranger_is_safe(tree)
+
+
+async def test_a_record_of_another_version_stays() -> None:
+    """An archive whose record cannot be read is never deleted."""
+    tree, bare = await filled(), "archived-bare"
+    await tree.make_directory((bare,), Ownership())
+    tree.write_file((bare, "old"), b"old")
+    await tree.make_symlink((".provisioner", "archives", bare), "of another version")
+    export = await opened(tree)
+    with pytest.raises(ExportError) as caught:
+        await export.enter_archive(bare, unowned(bare, times.text(AT), without_owner(bare)))
+    assert caught.value.cause is Cause.RECORD
+    assert tree.look((bare, "old")) == File(b"old")
+
+
+async def test_a_directory_of_no_volume_becomes_an_archive() -> None:
+    """A directory without an owner is renamed to an archive with a record; a volume's directory is not."""
+    tree = await filled()
+    export = await opened(tree)
+    name = await export.set_aside(without_owner("stranger"), AT)
+    assert tree.look((name, "precious")) == File(b"precious")
+    assert "stranger" not in tree.root.entries
+    assert export.archived[name].was.directory == "stranger"
+    for taken in ("a", "a/inner", name):
+        with pytest.raises(PathTaken):
+            await export.set_aside(without_owner(taken), AT)
+    assert places_of_data(tree) == ["a"]
+
+
+async def test_a_directory_that_is_gone_leaves_no_record() -> None:
+    """If the directory is gone, there is no record of an archive either."""
+    tree = await filled()
+    with pytest.raises(PathMissing):
+        await (await opened(tree)).set_aside(without_owner("nothere"), AT)
+    assert ledger(tree, "archives") == []

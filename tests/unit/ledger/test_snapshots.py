@@ -95,6 +95,57 @@ async def test_interrupted_snapshots(fault: Fault) -> None:
         assert (await opened(tree)).snapshots.complete == export.snapshots.complete
 
 
+KEPT = structs.replace(BEGUN, retention="1h")
+
+
+async def test_a_retention() -> None:
+    """A deleted snapshot that is kept has a mark with the first time, which the next start reads."""
+    tree = await fresh()
+    export = await opened(tree)
+    await taken(export)
+    for at in (LATER, "2027-01-01T00:00:00Z"):
+        await export.snapshots.mark_deleted(HANDLE, at)
+    again = await opened(tree)
+    assert again.snapshots.deleted == export.snapshots.deleted == {HANDLE: LATER}
+    assert again.snapshots.complete == {HANDLE: COMPLETE}
+    await export.snapshots.expire(HANDLE)
+    assert (export.snapshots.complete, export.snapshots.deleted) == ({}, {})
+    assert ledger(tree, "snapshots") == []
+    assert ledger(tree, "trash") == [layout.COPY + names.snapshot_source(HANDLE)]
+
+
+async def test_a_snapshot_that_is_in_use_again() -> None:
+    """A snapshot whose mark was removed does not expire, also for a leader that still knows the mark."""
+    tree = await fresh()
+    former, leader = await opened(tree), await opened(tree)
+    await taken(former)
+    await former.snapshots.mark_deleted(HANDLE, LATER)
+    for _ in range(2):
+        await leader.snapshots.unmark(HANDLE)
+    with pytest.raises(ExportError):
+        await former.snapshots.expire(HANDLE)
+    assert data(tree) == File(b"data")
+
+
+@every_fault
+async def test_interrupted_expiry(fault: Fault) -> None:
+    """Whatever call of an expiry is interrupted, the next attempt leaves neither data nor mark."""
+
+    async def prepared() -> MemoryTree:
+        tree = await fresh()
+        export = await opened(tree)
+        await taken(export)
+        await export.snapshots.mark_deleted(HANDLE, LATER)
+        return tree
+
+    for tree, export in await interrupted(fault, prepared, lambda export: export.snapshots.expire(HANDLE)):
+        if HANDLE in export.snapshots.complete:
+            await export.snapshots.expire(HANDLE)
+        elif HANDLE in export.snapshots.deleted:
+            await export.snapshots.unmark(HANDLE)
+        assert ledger(tree, "snapshots") == []
+
+
 @every_fault
 async def test_interrupted_removals(fault: Fault) -> None:
     """Whatever call of a removal is interrupted, the next attempt leaves nothing."""
@@ -119,6 +170,21 @@ async def test_a_snapshot_that_another_leader_ended() -> None:
     with pytest.raises(ExportError):
         await export.snapshots.place(HANDLE, copy, LATER)
     assert ledger(tree, "snapshots") == []
+
+
+async def test_a_record_that_is_replaced() -> None:
+    """A record is replaced in one step, unless it is another one by then; the others are not touched."""
+    tree = await fresh()
+    export, other = await opened(tree), await opened(tree)
+    await taken(export)
+    await other.snapshots.read()
+    recovered = structs.replace(COMPLETE, cluster="c2")
+    await export.snapshots.replace_record(HANDLE, recovered)
+    assert export.snapshots.complete == (await opened(tree)).snapshots.complete == {HANDLE: recovered}
+    with pytest.raises(ExportError):
+        await other.snapshots.replace_record(HANDLE, structs.replace(COMPLETE, cluster="c3"))
+    assert await other.snapshots.refresh(HANDLE) == recovered
+    assert data(tree) == File(b"data")
 
 
 async def test_two_leaders() -> None:

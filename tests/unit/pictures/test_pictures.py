@@ -10,7 +10,7 @@ import pytest
 from pictures import dashboard, drawing, terminal, values
 from pictures.dashboard import Line, Panel, Span
 
-MOST_BYTES = 300_000
+MOST_BYTES = 350_000
 
 
 @pytest.mark.parametrize(

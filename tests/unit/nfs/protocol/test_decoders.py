@@ -212,6 +212,13 @@ def test_any_limits_of_a_session_are_read(limits: tuple[int, int, int, int, int]
     assert channel.within(ours) == nfs4_sessions.Channel(*map(min, limits, (100, 200, 300, 400, 500)))
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_the_largest_sizes(read: int, written: int) -> None:
+    """FSINFO returns the largest READ and WRITE."""
+    reply = words(0, 0, read, 4096, 512, written, 4096, 512, 4096) + bytes(8 + 8) + words(0)
+    assert decoded(nfs3.largest_sizes(b"h"), reply) == (read, written)
+
+
 @given(st.tuples(*[hypers] * 4))
 def test_any_space_is_counted(said: tuple[int, int, int, int]) -> None:
     """FSSTAT returns 0 for negative numbers of the server, and all others unchanged."""

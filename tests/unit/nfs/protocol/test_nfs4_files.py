@@ -39,6 +39,7 @@ OPERATIONS: tuple[Operation[object], ...] = (
     nfs4_files.create40("name", nfs4_files.settable(mode=0o600), 1, b"owner"),
     nfs4_files.confirm(bytes(16)),
     nfs4_files.close40(bytes(16), 2),
+    nfs4_files.largest_sizes(),
     nfs4_xattrs.support(),
     nfs4_xattrs.list_names(0),
     nfs4_xattrs.get("name"),
@@ -153,6 +154,15 @@ def test_attributes_are_in_the_order_of_their_numbers() -> None:
     assert encoded == words(2, 1 << 4, 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 22) + xdr.opaque(values)
 
 
+@given(hypers, hypers)
+def test_the_largest_sizes(read: int, written: int) -> None:
+    """GETATTR returns the largest READ and WRITE, and 0 for one that the server does not say."""
+    both = attributes4.bitmap(30, 31) + xdr.opaque(xdr.hyper(read) + xdr.hyper(written))
+    assert result_of(nfs4_files.largest_sizes(), both) == (read, written)
+    one = attributes4.bitmap(31) + xdr.opaque(xdr.hyper(written))
+    assert result_of(nfs4_files.largest_sizes(), one) == (0, written)
+
+
 @given(st.lists(names, max_size=4), st.binary(max_size=50), hypers)
 def test_extended_attributes_come_back(found: list[str], value: bytes, cookie: int) -> None:
     """LISTXATTRS returns names and where to go on, GETXATTR a value, and GETATTR whether there are any."""
@@ -189,6 +199,7 @@ def test_a_file_without_a_delegation_is_open(delegation: tuple[int, ...]) -> Non
         (OPERATIONS[5], words(0) + xdr.hyper((1 << 20) + 1) + words(2) + bytes(16)),  # more than was asked for
         (OPERATIONS[5], words(0) + xdr.hyper(1) + words(3) + bytes(16)),  # an unknown stable_how4
         (OPERATIONS[0], attributes4.bitmap(2) + xdr.opaque(words(1))),  # attributes that were not asked for
+        (nfs4_files.largest_sizes(), attributes4.bitmap(2) + xdr.opaque(words(1))),
         (nfs4_xattrs.support(), attributes4.bitmap(2) + xdr.opaque(words(1))),  # attributes that were not asked for
         (nfs4_xattrs.list_names(0), xdr.hyper(7) + words(0, 0)),  # no names, and no end
         (nfs4_files.write(0, b"data", stable=True), words(5, 2) + bytes(8)),  # more than was sent

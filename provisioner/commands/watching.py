@@ -1,0 +1,38 @@
+"""Follows the objects of one kind, for `--watch`: yields each object that changes, over broken watches too."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TypeVar
+
+from provisioner.commands.session import KINDS
+from provisioner.core.objects import Claim, StorageClass, Volume
+from provisioner.ports.cluster import ApiUnavailable, Cluster, Expired
+
+Item = TypeVar("Item", Claim, Volume, StorageClass)
+
+
+async def changes(cluster: Cluster, of: type[Item], version: str) -> AsyncIterator[tuple[Item, bool]]:
+    """Yield each object that changes after a version, and whether it was deleted.
+
+    After a gap in the watch, yields all objects. Raises ClusterError if the API server stays unreachable.
+    """
+    kind = KINDS[of]
+    while True:
+        try:
+            async with aclosing(cluster.watch(kind, version)) as events:
+                async for event in events:
+                    version = event.version
+                    if isinstance(event.item, of):
+                        yield event.item, event.type == "DELETED"
+        except (Expired, ApiUnavailable):
+            token = ""
+            while True:
+                page = await cluster.list(kind, continue_token=token)
+                version, token = page.version, page.continue_token
+                for item in page.items:
+                    if isinstance(item, of):
+                        yield item, False
+                if not token:
+                    break
