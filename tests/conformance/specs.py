@@ -20,6 +20,10 @@ LEFT_OUT = (
         r" snapshottable| provisioning should provision storage with pvc data source",
         "reads `spec.csi` of the source's PersistentVolume, and fails without it",
     ),
+    (
+        r" read-write-once-pod should block a second pod",
+        "names the node itself, past the scheduler; the kubelet tells pods apart only for volumes that it attaches",
+    ),
     (r"\[Feature:VolumeGroupSnapshot", "takes snapshots of a group of volumes at one time: only a CSI driver can"),
     # The specs of VolumeSourceXFS use XFS only for drivers that declare it.
     (r"\[Feature:(?!VolumeSnapshotDataSource|VolumeSourceXFS)", "needs a feature that is off by default"),
@@ -41,7 +45,7 @@ SELECTION = (
     "provisioning should provision storage with mount options",
     "(late-binding)] ephemeral should create read-only inline ephemeral volume",
     "(immediate-binding)] ephemeral should create read/write inline ephemeral volume",
-    "read-write-once-pod should block a second pod",
+    "volumeMode should not mount / map unused volumes in a pod",
     "subPath should support existing directory",
     "subPath should support file as subpath",
     "subPath should support readOnly directory specified in the volumeMount",
