@@ -22,8 +22,8 @@ LOCKED := --require-hashes --only-binary :all:
 LOCK := uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup testbed demo test test-all unit e2e image manifests release pictures check docs format \
-	conformance conformance-docs bench bench-growth bench-smoke bench-docs lock clean
+.PHONY: help setup testbed demo test test-all unit e2e image manifests release pictures check docs format conformance \
+	conformance-docs bench bench-growth bench-smoke bench-docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
