@@ -21,7 +21,7 @@ from testbed.cluster import ControlPlane
 from testbed.ganesha import Export, Ganesha
 from tests.conformance import specs
 from tests.conformance.specs import Result
-from tests.conformance.suite import WITHOUT_NODES, Suite
+from tests.conformance.suite import WITHOUT_NODES, Suite, SuiteFailed
 from tests.e2e.containers import PROVISIONER
 from tests.e2e.installed import Installed
 from tests.support.daemon import Daemons
@@ -116,11 +116,14 @@ def left_out(names: Iterable[str]) -> list[Result]:
 
 
 def run(suite: Suite, names: Sequence[str], *, workers: int = WORKERS, progress: Progress = silent) -> list[Result]:
-    """Run specs, the serial ones after the others, and return their results sorted by name. Raises SuiteFailed."""
+    """Run specs, the serial ones after the others, and return their results sorted by name."""
     done: list[Result] = []
 
     def one(name: str) -> None:
-        result = suite.run(name)
+        try:
+            result = suite.run(name)
+        except SuiteFailed as exc:
+            result = Result(name, "failed", 0.0, str(exc))
         done.append(result)
         count = f"{len(done)} of {len(names)}"
         progress(f"{count} {result.status} after {result.seconds:.0f} s: {specs.short(name)}")
