@@ -120,7 +120,8 @@ class VolumeRecords:
 
     async def find_damage(self) -> None:
         """Read all settled records again and note which of them cannot be read."""
-        self._state.index.note_damage(await symlinks.read_all(self._tree, (LEDGER, "volumes")))
+        async for some in symlinks.batches(self._tree, (LEDGER, "volumes")):
+            self._state.index.note_damage(some)
 
     async def replace(self, volume_name: str, record: Record) -> None:
         """Replace a volume's record in one step.
