@@ -25,7 +25,7 @@ from provisioner.mounted.tree import MountedTree
 from provisioner.nfs.client.pool import ConnectionPool
 from provisioner.nfs.client.tree import DirectTree
 from provisioner.nfs.protocol.rpc import Credentials
-from provisioner.ports.tree import Ownership, PathMissing, Tree
+from provisioner.ports.tree import Ownership, PathExists, PathMissing, Tree
 from testbed import vm
 from testbed.vm import KernelServer
 from tests.contract import trees_direct
@@ -94,6 +94,8 @@ class KernelGround:
 
     async def _ask(self, *question: object) -> str:
         name = f"{next(self._numbers)}-{secrets.token_hex(4)}"
+        with contextlib.suppress(PathExists):  # the planter has not begun yet
+            await self.tree.make_directory(("asks",), Ownership(mode=0o755))
         await self.tree.make_symlink(("asks", name), json.dumps(question))
         while True:
             with contextlib.suppress(PathMissing):
