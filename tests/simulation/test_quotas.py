@@ -105,7 +105,7 @@ def test_expansions(rule: OnDelete, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_clones(seed: int) -> None:
     """A clone is complete when it is placed, and its volume exists only once its size is enforced."""
-    world = history(scripts.copied(**REQUIRED), seed)
+    world = history(scripts.copied(scripts.leave, **REQUIRED), seed)
     assert world.judge.homes
     assert not world.judge.violations, report(world, f"seed {seed}")
 
