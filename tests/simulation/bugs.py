@@ -36,7 +36,6 @@ from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AnyItem, Cluster, Kind, Page
 from provisioner.ports.files import Item
 from provisioner.ports.tree import (
-    Cause,
     Change,
     Entry,
     ExportError,
@@ -651,17 +650,6 @@ async def _not_there() -> None:
     raise PathMissing
 
 
-class _SourceMayGo(TreeCopy):
-    """A source that was moved away during the copy does not fail it."""
-
-    async def _run(self, source: RelPath, target: RelPath) -> None:
-        try:
-            await super()._run(source, target)
-        except ExportError as exc:
-            if exc.cause is not Cause.NOT_FOUND:
-                raise
-
-
 class _CopiesStay(Copies):
     """A copy that is cancelled or has failed is never discarded."""
 
@@ -697,15 +685,6 @@ class _DeletedWhateverThePolicy(Through):
     async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
         found: SnapshotContent | None = await self._port.get_snapshot_content(name)
         return found and structs.replace(found, spec=structs.replace(found.spec, deletion_policy="Delete"))
-
-
-class _AnyDeletionCounts(Through):
-    """Every content is read as one whose deletion the snapshot-controller has asked for."""
-
-    async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
-        found: SnapshotContent | None = await self._port.get_snapshot_content(name)
-        annotations = {names.SNAPSHOT_BEING_DELETED: "yes"}
-        return found and structs.replace(found, metadata=structs.replace(found.metadata, annotations=annotations))
 
 
 class _SnapshotFromCache(Through):
@@ -801,12 +780,10 @@ BUGS: dict[str, Parts] = {
     "writes that the server has lost stay lost": Mutant(export=copied_by(_LostWritesStayLost)),
     "a file without room counts as copied": Mutant(export=copied_by(_FullIsComplete)),
     "what the source refuses counts as removed": Mutant(export=copied_by(_RefusedIsGone)),
-    "a source can go during its copy": Mutant(export=copied_by(_SourceMayGo)),
     "copies are never discarded": Mutant(export=with_parts(_copies=_CopiesStay)),
     "the undo of a clone leaves what was placed": Mutant(export=with_parts(_copies=_PlacedStays)),
     "a copy is placed before the record names it": Mutant(export=with_parts(_copies=_PlacedFirst)),
     "snapshots are deleted whatever the policy": Mutant(cluster=_DeletedWhateverThePolicy),
-    "any deletion of a content counts": Mutant(cluster=_AnyDeletionCounts),
     "a snapshot is not read again": Mutant(cluster=_SnapshotFromCache),
     "a snapshot that has begun stays": Mutant(export=with_parts(snapshots=_BegunStays)),
     "the data of a deleted snapshot stays": Mutant(export=with_parts(snapshots=_DataStays)),

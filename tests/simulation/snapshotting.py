@@ -256,7 +256,9 @@ class Album:
         """Return what is wrong with a snapshot, or empty."""
         if snapshot.metadata.deletion_timestamp:
             restores = any(_restores(claim, snapshot) for claim in self._cluster.claims())
-            return "" if restores else f"snapshot {snapshot.key} is still being deleted"
+            content = self._cluster.snapshot_content(names.content_name(snapshot.uid))
+            refused = content is not None and content.status is not None and content.status.error is not None
+            return "" if restores or refused else f"snapshot {snapshot.key} is still being deleted"
         if not snapshot.status.ready_to_use and self._should_be_ready(snapshot):
             return f"snapshot {snapshot.key} ({snapshot.uid}) is not ready, and no event says why"
         return ""

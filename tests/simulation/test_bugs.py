@@ -49,7 +49,7 @@ def test_each_bug_overrides_the_product() -> None:
         overridden = {name for base in bug.__mro__[1:-1] for name in vars(base)}
         ports = {*dir(Cluster), *dir(Tree)} if issubclass(bug, Through) else set()
         own = {name for name, each in vars(bug).items() if callable(each) or isinstance(each, property)}
-        assert own - {"__init__"} <= overridden | ports, bug
+        assert own - {"__init__", "engine"} <= overridden | ports, bug
 
 
 @pytest.mark.parametrize("bug", BUGS)
