@@ -25,12 +25,11 @@ RUN if ls /wheels/packages/*.whl >/dev/null 2>&1; then from="--no-index --find-l
 # What the provisioner never loads, 90 MB:
 # - of the Kubernetes client all but the asynchronous loaders of configurations (provisioner/kube/library.py), and
 #   pydantic, which only the rest of it needs;
-# - the syntax highlighter of rich: tables do not use it, and structlog does without;
 # - debug symbols and Cython sources.
 RUN cd /opt/nfs-provisioner/lib/python3*/site-packages \
  && find kubernetes -mindepth 1 -maxdepth 1 -type d ! -name aio -exec rm -r {} + \
  && find kubernetes/aio -mindepth 1 -maxdepth 1 -type d ! -name config -exec rm -r {} + \
- && rm -r pydantic pydantic_core pygments \
+ && rm -r pydantic pydantic_core \
  && find . -name '*.so' -exec strip --strip-unneeded {} + \
  && find . -name '*.p[xy][dx]' -delete
 COPY pyproject.toml README.md LICENSE dist/image/*.wh[l] /source/

@@ -10,7 +10,8 @@ series=3.13
 machine=$(uname -m)
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# Without the wheels afterwards, a plain `docker build .` never takes those of older code.
+trap 'rm -rf "$work" dist/image' EXIT
 echo "building the wheels of $image"
 rm -rf dist/image
 mkdir -p dist/image/packages

@@ -85,4 +85,6 @@ def _print_archived(orphan: Orphan, archive: str) -> None:
     became = f"is archive {archive}" if archive else "would become an archive"
     click.echo(f"directory {orphan.directory} on export {orphan.export}{of} {became}")
     if not archive:
+        if not orphan.volume:
+            click.echo("make sure that no other cluster and no other program uses it", err=True)
         click.echo("nothing was changed; to archive it, add --yes", err=True)

@@ -51,9 +51,8 @@ async def snapshots(
 
     CAPACITY is the size of the volume that a snapshot was taken of, and a claim that restores it must request at least
     as much. A snapshot that is still being taken is not listed. A deleted one is listed as long as its class keeps the
-    data. With --manifests, prints a VolumeSnapshotContent and a
-    VolumeSnapshot for each snapshot, with the deletion policy Retain. Takes the flags and the environment of `run`:
-    replace `run` with `snapshots`.
+    data. With --manifests, prints a VolumeSnapshotContent and a VolumeSnapshot for each snapshot, with the deletion
+    policy Retain. Takes the flags and the environment of `run`: replace `run` with `snapshots`.
 
     The standard error lists the exports that were read. Exit status 0 if all exports were read, even if there is no
     snapshot; 1 if an export or the API server does not respond; 2 if there is no export to read, or for unusable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TypeVar
@@ -11,6 +12,9 @@ from provisioner.core.objects import Claim, StorageClass, Volume
 from provisioner.ports.cluster import ApiUnavailable, Cluster, Expired
 
 Item = TypeVar("Item", Claim, Volume, StorageClass)
+
+_PAUSE_S = 1.0
+"""Before the list after a gap: an API server that breaks each watch must not be asked without end."""
 
 
 async def changes(cluster: Cluster, of: type[Item], version: str) -> AsyncIterator[tuple[Item, bool]]:
@@ -27,6 +31,7 @@ async def changes(cluster: Cluster, of: type[Item], version: str) -> AsyncIterat
                     if isinstance(event.item, of):
                         yield event.item, event.type == "DELETED"
         except (Expired, ApiUnavailable):
+            await asyncio.sleep(_PAUSE_S)
             token = ""
             while True:
                 page = await cluster.list(kind, continue_token=token)

@@ -42,7 +42,10 @@ class ClusterCache:
         `count` is called for each unexpected error of a subscriber.
         """
         self._provisioner = provisioner
-        transform = CacheTransform(claim=lambda uid: self.claims.get(uid), volume=lambda name: self.volumes.get(name))
+        # Lists of claims and volumes come side by side: also those that are still on their way share their texts.
+        transform = CacheTransform(
+            claim=lambda uid: self.claims.newest(uid), volume=lambda name: self.volumes.newest(name)
+        )
         self.claims = Informer[Claim](
             "claims",
             # By uid: a claim that is deleted and created again under its name is another one.

@@ -322,6 +322,7 @@ class ClaimController:
         claim = plan.claim
         self._seen_s.setdefault(claim.uid, self._ctx.clock.monotonic())
         where = label(plan.export, plan.mount_options.port)
+        self._clones.protect(plan)
         try:
             plan = claims.in_namespace(plan, await self._namespaces.of_claim(claim.metadata.namespace))
             export = self._ctx.exports.get(plan.export, plan.mount_options)
@@ -434,7 +435,7 @@ class ClaimController:
         # Rules that need the export: roots of other exports, free space, volumes whose server is unknown.
         size = plan.record.capacity
         refusal = self._root_conflict(plan, export)
-        copying = plan.source is not None and bool(plan.source.begun)  # it has taken its space already
+        copying = bool(plan.record.clone_of) and plan.volume in export.pending  # it has taken its space already
         if refusal is None and not copying:
             refusal = space_conflict(self._ctx, export, plan.parameters, size, volume_name=plan.volume)
         if refusal is not None:
@@ -605,7 +606,7 @@ class ClaimController:
         ctx, claim = self._ctx, plan.claim
         self._ungrouped.pop(claim.uid, None)
         labels = (claim.class_name, _source(claim))
-        self._clones.ended(plan.record.clone_of)
+        self._clones.succeeded(plan)
         began_s = self._seen_s.pop(claim.uid, ctx.clock.monotonic())
         took_s = ctx.clock.monotonic() - began_s
         ctx.metrics.provisioned.labels(*labels).inc()

@@ -4,21 +4,26 @@ A copy runs in the background, and no worker waits for it. The claim controller 
 its progress, and creates the volume once the copy is complete. A copy ends with its claim, and with the leadership of
 this replica: the next leader begins it again.
 
-The source is protected as long as a pending record names it: its reclaim waits. The record is written under the lock of
-the source's volume, and the reclaim looks for such records under the same lock.
+The source is protected from the moment that a clone of it has passed all checks: its reclaim waits. Until the copy can
+begin, only this leader knows that. Then a pending record names the source, for every later leader too. The record is
+written under the lock of the source's volume, and the reclaim looks for such records under the same lock.
+
+A copy that has failed begins again after a growing delay. One that had no room waits until the export has more space
+than it had for that attempt: otherwise each attempt would fill the export for all other volumes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
 
 from provisioner.controllers.context import ControllerContext
 from provisioner.core import claims, identity, names, snapshots
+from provisioner.core.backoff import Backoff
 from provisioner.core.claims import CloneSource, Provision
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import RelPath
@@ -36,6 +41,11 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S = 30.0
 """Time between two events with the progress of a copy."""
 _LOCKED_S = 0.5
+_AGAIN = Backoff(first_s=2.0, limit_s=300.0, jitter=0.0)
+"""Delays between the attempts of a copy that fails."""
+_AGAIN_FULL = Backoff(first_s=15.0, limit_s=900.0, jitter=0.0)
+"""The same for a copy that has no room on the export."""
+_FULL = (Cause.NO_SPACE, Cause.NO_INODES, Cause.QUOTA)
 
 
 class SourceUnusable(ProvisionerError):
@@ -47,6 +57,26 @@ class SourceUnusable(ProvisionerError):
         return Reason.CLONE_SOURCE_UNUSABLE
 
 
+class NoRoomForCopy(ProvisionerError):
+    """The export has no more space than an earlier attempt of the copy had, which was not enough."""
+
+    @property
+    def reason(self) -> str:
+        """See `ProvisionerError`."""
+        return Reason.NOT_ENOUGH_SPACE
+
+
+@dataclass(slots=True)
+class _Failed:
+    """The failures in a row of the copy for one volume."""
+
+    count: int = 0
+    until_s: float = 0.0
+    """When the next attempt can begin."""
+    needs_bytes: int = 0
+    """The free space that the next attempt needs, as far as the last one shows; 0 if that did not fail for space."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """A copy for one volume."""
@@ -56,6 +86,8 @@ class _Job:
     task: asyncio.Task[str | ProvisionerError] | None = None
     progress: Progress = field(default_factory=Progress)
     began_s: float = 0.0
+    free_bytes: int = 0
+    """The free space of the export when the copy began."""
     counted_bytes: int = 0
     reported_s: float | None = None
     """When an event reported its progress last."""
@@ -81,6 +113,9 @@ class Clones:
         self._revisit = revisit
         self._released = released
         self._jobs: dict[str, _Job] = {}
+        self._wanted: dict[str, Provision] = {}
+        """Plans for clones that have passed all checks, by volume, until they have their volume or are gone."""
+        self._failed: dict[str, _Failed] = {}
         self._group: asyncio.TaskGroup | None = None
         self.on_discarded: Callable[[Export], None] = lambda export: None
         """Called when a copy was moved into the trash of an export."""
@@ -102,16 +137,19 @@ class Clones:
         name = claims.clone_source_of(claim, ctx.cache.classes.get(claim.class_name), ctx.provisioner)
         if name is None:
             return None
-        wanted = claim.data_source
-        if wanted is not None and wanted.is_snapshot and not ctx.cache.with_snapshots:
+        asked = claim.data_source
+        if asked is not None and asked.is_snapshot and not ctx.cache.with_snapshots:
             return None
         own = names.volume_name(claim.uid)
         for export in ctx.exports:
             if own in export.pending and export.records[own].clone_of:
                 return CloneSource(begun=export.records[own].clone_of)
-        if wanted is None:
+        plan = self._wanted.get(own)
+        if plan is not None and plan.source is not None:
+            return replace(plan.source, begun=plan.record.clone_of)
+        if asked is None:
             return CloneSource(handle=name, stored=self._stored(name))
-        if wanted.is_snapshot:
+        if asked.is_snapshot:
             return await self._snapshot_named(claim.metadata.namespace, name)
         source = await ctx.cluster.get_claim(claim.metadata.namespace, name)
         volume_name = source.spec.volume_name if source is not None else ""
@@ -145,11 +183,24 @@ class Clones:
     def reads_snapshot(self, handle: str) -> bool:
         """Return True if a claim is being restored from a snapshot: then the snapshot's data must stay."""
         wanted = names.snapshot_source(handle)
-        return any(export.records[name].clone_of == wanted for export in self._ctx.exports for name in export.pending)
+        begun = (export.records[name].clone_of for export in self._ctx.exports for name in export.pending)
+        planned = (plan.record.clone_of for plan in self._wanted.values())
+        return wanted in begun or wanted in planned
+
+    def protect(self, plan: Provision) -> None:
+        """Keep the source of a clone that has passed all checks, until the claim has its volume or is gone.
+
+        The export can be away for long before the pending record is written: the source's claim can go until then.
+        """
+        if plan.record.clone_of:
+            self._wanted.setdefault(plan.volume, plan)
 
     def reader_of(self, volume: Volume) -> str | None:
         """Return a claim that is being cloned from a volume, or can be: then the volume's data must stay."""
         ctx = self._ctx
+        for plan in self._wanted.values():
+            if plan.record.clone_of == volume.name:
+                return plan.claim.key
         for export in ctx.exports:
             for name in export.pending:
                 record = export.records[name]
@@ -207,6 +258,7 @@ class Clones:
         """
         job = self._jobs.get(plan.volume)
         if job is None:
+            self._require_turn(plan, export)
             job = await self._begin(plan, export)
             if job is None:
                 return ""
@@ -218,9 +270,34 @@ class Clones:
         del self._jobs[plan.volume]
         self._measure(export)
         outcome = job.task.result()
+        if isinstance(outcome, CopyFailed):
+            self._delay(job, outcome)
         if isinstance(outcome, ProvisionerError):
             raise outcome
         return outcome
+
+    def _require_turn(self, plan: Provision, export: Export) -> None:
+        """Raise InProgress until the delay after a failure is over, and NoRoomForCopy while space is missing."""
+        failed = self._failed.get(plan.volume)
+        if failed is None:
+            return
+        space = self._ctx.health.space(export)
+        if space is not None and space.free_bytes < failed.needs_bytes:
+            raise NoRoomForCopy(claims.no_room_message(plan.claim, export.name, failed.needs_bytes))
+        wait_s = failed.until_s - self._ctx.clock.monotonic()
+        if wait_s > 0:
+            raise InProgress(wait_s)
+
+    def _delay(self, job: _Job, outcome: CopyFailed) -> None:
+        """Note when, and with which free space, a copy that has failed can begin again."""
+        full = outcome.refusal.cause in _FULL
+        failed = self._failed.setdefault(job.plan.volume, _Failed())
+        failed.count += 1
+        failed.until_s = self._ctx.clock.monotonic() + (_AGAIN_FULL if full else _AGAIN).delay_s(failed.count, 0)
+        failed.needs_bytes = 0
+        if outcome.refusal.cause is Cause.NO_SPACE:
+            # Both are less than the copy needs, unless another client has filled the export, or files share their data.
+            failed.needs_bytes = claims.room_for_copy(min(job.free_bytes, job.progress.size_bytes))
 
     async def _begin(self, plan: Provision, export: Export) -> _Job | None:
         """Write the record and start the copy; return None if the copy is complete."""
@@ -229,14 +306,20 @@ class Clones:
             if not acquired or group is None:
                 raise InProgress(_LOCKED_S)
             await ctx.guard.require(export)  # what an earlier leader has left is discarded
-            source, path, own = await self._locate(plan)
+            try:
+                source, path, own = await self._locate(plan)
+            except SourceUnusable:
+                self._wanted.pop(plan.volume, None)  # there is nothing to protect: the claims are looked at again
+                raise
             async with ctx.health.fail_fast(export):
                 # Data without a group of its own keeps its groups, as data that is adopted.
                 held = await export.begin_copy(plan.volume, plan.record, plan.parameters.groups if own else None)
         if held.copied:
             return None
         regroup = Regroup(own, held.gid) if held.gid else None
-        job = self._jobs[plan.volume] = _Job(plan, export, began_s=ctx.clock.monotonic())
+        space = ctx.health.space(export)
+        free_bytes = space.free_bytes if space is not None else 0
+        job = self._jobs[plan.volume] = _Job(plan, export, began_s=ctx.clock.monotonic(), free_bytes=free_bytes)
         job.task = group.create_task(self._run(job, source, path, regroup))
         self._measure(export)
         log.info(
@@ -279,14 +362,22 @@ class Clones:
 
     async def cancel(self, volume_name: str) -> None:
         """End the copy for a volume whose claim needs none any more; what it has made is left to `Export.undo`."""
-        job = self._jobs.pop(volume_name, None)
+        job, wanted = self._jobs.pop(volume_name, None), self._wanted.pop(volume_name, None)
+        self._failed.pop(volume_name, None)
         if job is None or job.task is None:
+            self.ended(wanted.record.clone_of if wanted is not None else "")
             return
         job.task.cancel()
         await asyncio.wait({job.task})
         self._measure(job.export)
         self.ended(job.plan.record.clone_of)
         log.info("copy_cancelled", claim=job.plan.claim.key, volume=volume_name)
+
+    def succeeded(self, plan: Provision) -> None:
+        """Note that a claim has its volume: its source is no longer needed."""
+        self._wanted.pop(plan.volume, None)
+        self._failed.pop(plan.volume, None)
+        self.ended(plan.record.clone_of)
 
     def ended(self, source: str) -> None:
         """Look at a source again, which may wait to be reclaimed."""
@@ -359,4 +450,7 @@ async def located(ctx: ControllerContext, name: str, volume: Volume | None) -> t
             record = await export.refresh_record(name)
             if record is not None and record.cluster == ctx.cluster_id and name not in export.pending:
                 return export, record.path
+        for export in ctx.exports:
+            if not ctx.health.is_read(export):
+                await ctx.health.require_ready(export)  # its ledger can have the record
     return None

@@ -21,7 +21,7 @@ from provisioner.core.instances import LOOK_AGAIN_S, LOOK_EVERY_S, Sign, Standin
 from provisioner.ledger.export import Export
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import ClusterError
-from provisioner.ports.tree import Cause, ExportError, PathExists
+from provisioner.ports.tree import Cause, ExportError, PathExists, Proof
 from provisioner.runtime.leadership import Leadership
 from provisioner.telemetry.metrics import Metrics
 
@@ -44,6 +44,10 @@ class Guard(Protocol):
         """Raise ExportError with Cause.TWICE or Cause.UNSETTLED if nothing may be destroyed now."""
         ...
 
+    def proof(self, export: Export) -> Proof | None:
+        """Return what a rename can rely on instead of a call of `require` right before it; None if on nothing."""
+        ...
+
     def allows(self, export: Export) -> bool:
         """Return True if data can be destroyed, by the last look at the sign.
 
@@ -57,6 +61,10 @@ class Unguarded:
 
     async def require(self, export: Export) -> None:
         """See `Guard`."""
+
+    def proof(self, export: Export) -> Proof | None:
+        """See `Guard`."""
+        return None
 
     def allows(self, export: Export) -> bool:
         """See `Guard`."""
@@ -80,6 +88,8 @@ class _State:
     """The number of looks that have begun."""
     shared: int = 0
     """The number of the last look that succeeded."""
+    text: str = ""
+    """The text of this instance's sign, if the last look found or wrote it; else empty."""
     held_up: bool = False
     """Whether anything is to be destroyed, and waits."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -126,6 +136,14 @@ class Instances:
         state.held_up = True
         raise ExportError(Cause.UNSETTLED if state.standing.stopped is None else Cause.TWICE)
 
+    def proof(self, export: Export) -> Proof | None:
+        """See `Guard`.
+
+        A rename that relies on the sign of this instance is as good as a look that finds this sign right before it.
+        """
+        text = self._state(export).text
+        return export.heartbeats.proof(self._name, text) if text and self.allows(export) else None
+
     def allows(self, export: Export) -> bool:
         """See `Guard`."""
         return self._state(export).standing.is_settled(self._clock.monotonic()) and self._leadership.holds()
@@ -171,6 +189,7 @@ class Instances:
         now_s = self._clock.monotonic()
         step = instances.judge(known, sign, me, leads=leads, now_s=now_s)
         if step.write is not None:
+            state.text = ""  # nothing relies on a sign before the standing that belongs to it is known
             try:
                 await self._write(export, step)
             except ExportError as exc:
@@ -182,6 +201,8 @@ class Instances:
         if step.standing.doubted and not known.doubted:
             log.info("foreign_sign", export=export.name, sign=found)
         state.standing = step.standing
+        is_mine = instances.is_of(step.write or sign, me)
+        state.text = (str(step.write) if step.write is not None else found) if is_mine else ""
 
     async def _write(self, export: Export, step: Step) -> None:
         if not self._leadership.holds():

@@ -1,6 +1,6 @@
 """Schedules: creates the periodic snapshots that StorageClasses ask for, and deletes those that are not kept.
 
-`core.schedules` decides, by the cached objects. A snapshot has the same name whoever creates it, and only exactly the
+`core.schedules` decides, by the cached objects. Every attempt gives a snapshot the same name, and only exactly the
 object that was read is deleted.
 """
 

@@ -221,6 +221,8 @@ class SnapshotController:
         if snapshot is not None and claim_name and cached.stored is None:
             claim = await cluster.get_claim(snapshot.metadata.namespace, claim_name)
             volume_name = claim.spec.volume_name if claim is not None else ""
+            if content is not None and begun is not None and volume_name != begun[1].volume:
+                claim = None  # since the copy has begun, another claim got the name: what has begun goes on
             if claim is None and content is not None:
                 volume_name = content.spec.source.volume_handle
             volume = await cluster.get_volume(volume_name) if volume_name else None
@@ -235,7 +237,10 @@ class SnapshotController:
                 log.debug("snapshot_waits", content=name, why=why)
                 return AWAITING_CHANGE
             case Fail(message):
-                return await self._fail(view, message)
+                requeue = await self._fail(view, message)
+                if names.snapshot_uid(name) not in self._jobs:
+                    await self._end(names.snapshot_uid(name))  # what an earlier leader has copied takes space
+                return requeue
             case Take() as take:
                 return await self._take(view, names.snapshot_uid(name), take)
             case Serve(handle, record):

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import dropwhile, islice, takewhile
 
 import structlog
 
@@ -132,7 +133,8 @@ class Purge:
     def freed(self, volume_name: str) -> None:
         """Look again at entries that were kept for a volume: it is gone."""
         for trash in self._trash.values():
-            for name in [name for name in trash.kept if volume_of(name) == volume_name]:
+            kept = [name for name in trash.kept if name.startswith(volume_name) and volume_of(name) == volume_name]
+            for name in kept:
                 del trash.kept[name]
                 trash.look.set()
 
@@ -183,15 +185,12 @@ class Purge:
         # Free the oldest names beyond the limit.
         for name in list(trash.free_s)[: max(0, len(trash.free_s) - TAKEN_LIMIT)]:
             trash.free_s[name] = now_s
-        # An entry is due once neither an error, nor its volume, nor a taken name makes it wait.
-        for name in sorted(there - trash.taken - under_way):
+        # An entry is due once neither an error, nor its volume, nor a taken name makes it wait. Most of a long listing
+        # are taken names.
+        free = set(takewhile(lambda name: trash.free_s[name] <= now_s, trash.free_s))
+        for name in sorted(there - trash.taken - under_way - (trash.free_s.keys() - free)):
             refusal = trash.refused.get(name)
-            due_s = max(
-                refusal.due_s if refusal is not None else now_s,
-                trash.kept.get(name, now_s),
-                trash.free_s.get(name, now_s),
-            )
-            if due_s <= now_s:
+            if max(refusal.due_s if refusal is not None else now_s, trash.kept.get(name, now_s)) <= now_s:
                 trash.taken.add(name)
                 taken.append(name)
         self._measure(export, trash, there - trash.free_s.keys())
@@ -207,9 +206,10 @@ class Purge:
     def _rest_s(self, trash: _Trash) -> float:
         """Seconds until the next look, unless something happens before."""
         now_s = self._clock.monotonic()
-        dues_s = (*(each.due_s for each in trash.refused.values()), *trash.kept.values(), *trash.free_s.values())
-        due_s = min((each_s for each_s in dues_s if each_s > now_s), default=now_s + _EVERY_S)
-        return min(due_s - now_s, _EVERY_S)
+        taken_s = dropwhile(lambda free_s: free_s <= now_s, trash.free_s.values())
+        refused_s = (refusal.due_s for refusal in trash.refused.values())
+        dues_s = (now_s + _EVERY_S, *islice(taken_s, 1), *refused_s, *trash.kept.values())
+        return min(due_s for due_s in dues_s if due_s > now_s) - now_s
 
     # ------------------------------------------------------------------------------------------- removing
 
@@ -249,11 +249,13 @@ class Purge:
             if not await export.trash.release(name):
                 return False
             del trash.free_s[name]
+        elif not former and await self._is_kept(export, trash, name):
+            pass  # asked first, because the answer is in memory while the volume is being reclaimed
         elif not await export.trash.is_over(name):
             return False
         elif former:
             trash.free_s[name] = self._clock.monotonic() + TAKEN_S
-        elif not await self._is_kept(export, trash, name):
+        else:
             trash.entries[name] = 1
             self._metrics.purged.labels(export.name).inc()
             self._removed(export, trash, name)
@@ -352,7 +354,7 @@ class Purge:
         if export.trash.may_come_late(name):
             trash.free_s[name] = self._clock.monotonic() + TAKEN_S
         self._metrics.trash_entries.labels(export.name).dec()
-        log.info("purged", export=export.name, trash=name, entries=entries)
+        log.info("purged", export=export.name, volume=volume_of(name), trash=name, entries=entries)
 
     def _refused(self, export: Export, trash: _Trash, name: str, exc: ExportError) -> None:
         """Plan the next try: of one entry, or of the whole trash if the error concerns the export."""

@@ -35,6 +35,8 @@ from provisioner.core.records import RECORD_LIMIT_BYTES, Record, SnapshotRecord,
 from provisioner.core.templates import Template
 from provisioner.core.tenancy import UNKNOWN, Tenant
 
+_LEAST_ROOM_BYTES = 1 << 20
+"""How much more free space a copy needs, at least, than it had when it had no room."""
 _VALUE_LIMIT = RECORD_LIMIT_BYTES + 1
 """Characters of a label or annotation that are kept: a directory with a longer value fits into no record anyway."""
 
@@ -636,6 +638,24 @@ def copying_message(claim: Claim, *, entries: int, size_bytes: int, trouble: str
     name = f"{claim.metadata.namespace}/{source.name}" if source is not None else snapshot_to_restore(claim)
     done = f"{entries:,} entries and {quantities.readable(size_bytes)} so far"
     return f"copying the data of {kind} {name}: {done}" + (f"; the export {trouble}" if trouble else "")
+
+
+def room_for_copy(size_bytes: int) -> int:
+    """Return the free space that a copy needs which had no room when it had this much."""
+    return size_bytes + max(size_bytes // 16, _LEAST_ROOM_BYTES)
+
+
+def no_room_message(claim: Claim, export: str, needed_bytes: int) -> str:
+    """Return the message for a claim whose copy begins again once the export has more free space.
+
+    It leaves out the free space, which changes all the time: each new text would be a new event.
+    """
+    source = claim.data_source
+    name = f"{claim.metadata.namespace}/{source.name}" if source is not None else "its source"
+    return (
+        f"export {export} has no room for a copy of claim {name}, which had no space left before: it begins again once"
+        f" {quantities.readable(needed_bytes)} are free: free up space on the export or enlarge it"
+    )
 
 
 def left_out_message(count: int, some: Sequence[str]) -> str:

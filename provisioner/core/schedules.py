@@ -103,7 +103,7 @@ def class_for(classes: Mapping[str, SnapshotClass], driver: str) -> SnapshotClas
 
 
 def body(claim: Claim, snapshot_class: SnapshotClass, due: datetime) -> dict[str, object]:
-    """Return the VolumeSnapshot of a claim that was due at a time. Its name is the same whoever creates it."""
+    """Return the VolumeSnapshot of a claim that was due at a time. Every attempt gives it the same name."""
     name = claim.metadata.name
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME].rstrip('-.')}-{claim.uid[:8]}"

@@ -155,7 +155,7 @@ def decide(view: SnapshotView) -> Decision:
     if not handle_of(content):
         return Fail("the content was not created by the provisioner: use a VolumeSnapshot of a claim")
     if view.snapshot is None:
-        return Withdraw()
+        return Withdraw() if view.all_read else Wait("not all exports were read")
     if view.snapshot.metadata.deletion_timestamp:
         return Wait("the snapshot is being deleted")
     return _taken(view, view.snapshot)
@@ -167,7 +167,9 @@ def _deleted(view: SnapshotView, content: SnapshotContent) -> Decision:
         return Ignore("the content is released")
     asked = content.metadata.annotations.get(names.SNAPSHOT_BEING_DELETED) == "yes"
     is_bound = bool(content.spec.volume_snapshot_ref.uid)
-    if content.spec.deletion_policy == "Delete" and view.stored is None and not view.all_read:
+    # Also with Retain: what was begun has to end first, or a rename that comes late completes it for no content.
+    matters = content.spec.deletion_policy == "Delete" or not _was_complete(content)
+    if matters and view.stored is None and not view.all_read:
         return Wait("not all exports were read")
     if not asked and is_bound and (view.snapshot is not None or view.stored is not None):
         return Wait("the content is in use: delete its VolumeSnapshot")

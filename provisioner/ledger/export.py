@@ -33,7 +33,7 @@ from provisioner.ledger.state import LedgerState
 from provisioner.ledger.trash import Trash
 from provisioner.ledger.unknown import unknown_directories
 from provisioner.ledger.volume_records import VolumeRecords
-from provisioner.ports.tree import FilesystemStats, Ownership, PathMissing, Tree
+from provisioner.ports.tree import FilesystemStats, Ownership, PathMissing, Proof, Tree
 
 
 class Export:
@@ -384,6 +384,14 @@ class Export:
         return await unknown_directories(self._tree, known, limit=limit)
 
     # ------------------------------------------------------------------------------------------- reclaiming
+
+    async def move_as_known(self, volume_name: str, sign: Proof) -> bool:
+        """Move a volume's directory into the trash in one call that relies on its record and on an instance's sign.
+
+        Returns False, and has moved nothing, if the export is not as this process knows it: ask again whether the
+        volume can be reclaimed, then use `move_to_trash`.
+        """
+        return await self._reclaiming.move_as_known(volume_name, sign)
 
     async def move_to_trash(self, volume_name: str) -> bool:
         """Move a volume's directory into the trash; return False if there is none."""

@@ -105,9 +105,9 @@ class Grouping:
 
     # ------------------------------------------------------------------------------------------- data that is there
 
-    async def follow(self, volume_name: str, held: Record, former: str) -> Record:
+    async def follow(self, volume_name: str, held: Record, former: Record) -> Record:
         """Give a volume the group of the directory that it adopts; return the record that counts."""
-        wanted = structs.replace(held, gid=self._state.index.records[former].gid)
+        wanted = structs.replace(held, gid=former.gid)
         if wanted != held:
             await self._records.replace(volume_name, wanted)
         await groups.hold(self._tree, self._state.index, wanted.gid, groups.holder_of(volume_name, wanted))

@@ -12,7 +12,7 @@ from datetime import datetime
 from provisioner.core import times
 from provisioner.core.instances import is_instances
 from provisioner.ledger import layout, opening, symlinks
-from provisioner.ports.tree import PathExists, PathMissing, Tree
+from provisioner.ports.tree import PathExists, PathMissing, Proof, Tree
 
 
 class Heartbeats:
@@ -52,6 +52,10 @@ class Heartbeats:
         with suppress(PathMissing):
             return await self._tree.read_symlink((*layout.CLUSTERS, name))
         return ""
+
+    def proof(self, name: str, sign: str) -> Proof:
+        """Return the proof of a rename that relies on this sign of an instance: no other one has replaced it."""
+        return Proof((*layout.CLUSTERS, name), sign)
 
     async def sign_instance(self, name: str, sign: str, *, over: bool) -> None:
         """Write the sign of an instance; without `over` raise PathExists where there is one."""

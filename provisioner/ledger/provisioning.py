@@ -149,7 +149,7 @@ class Provisioning:
                 await self._occupancy.require_still_free(volume_name, held, adopt_from)
             # The group, before there is a directory that could have it.
             if adopt_from is not None and gid_range is None:
-                held = await self._grouping.follow(volume_name, held, adopt_from)
+                held = await self._grouping.follow(volume_name, held, self._former(adopt_from))
             elif not held.archive and not held.clone_of:
                 held = await self._grouping.claim(volume_name, held, gid_range, fresh=begun.fresh)
             # 3. The directory.
@@ -171,8 +171,18 @@ class Provisioning:
 
     async def _has_data(self, former: str | None) -> bool:
         """Return True if there is a former volume that has a group, or whose directory exists."""
-        record = self._state.index.records[former] if former is not None else None
+        record = self._former(former) if former is not None else None
         return record is not None and (bool(record.gid) or not await archives.is_free(self._tree, record.path))
+
+    def _former(self, volume_name: str) -> Record:
+        """Return the record of the volume whose directory is adopted.
+
+        Raises Cause.RECORD if it has ended since the caller read it, as by the end of a reclaim.
+        """
+        record = self._state.index.records.get(volume_name)
+        if record is None:
+            raise ExportError(Cause.RECORD, volume_name)
+        return record
 
     async def _begin(
         self,
@@ -265,7 +275,7 @@ class Provisioning:
             pass
         else:
             return True
-        if adopt_from is not None and self._state.index.records[adopt_from].path == held.path:
+        if adopt_from is not None and self._former(adopt_from).path == held.path:
             return False  # mode and owner stay as the data's last user left them
         if not begun.fresh and await self._tree.is_empty(held.path):
             # The record was there before, and no pod can have written to the directory: the earlier attempt created it.

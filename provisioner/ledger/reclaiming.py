@@ -24,6 +24,7 @@ from provisioner.ledger import archives, groups, layout
 from provisioner.ledger.state import LedgerState
 from provisioner.ledger.trash import Trash
 from provisioner.ledger.volume_records import VolumeRecords
+from provisioner.ports.tree import Proof
 
 
 class Reclaiming:
@@ -35,12 +36,16 @@ class Reclaiming:
         self._records = records
         self._trash = trash
 
-    async def move_to_trash(self, volume_name: str) -> bool:
-        """Move a volume's directory into the trash; see `Export.move_to_trash`."""
+    async def move_as_known(self, volume_name: str, *signs: Proof) -> bool:
+        """Move a volume's directory into the trash in one call; see `Export.move_as_known`."""
         known = self._state.index.records.get(volume_name)
         grouped = known is not None and known.gid != 0  # a group needs a step before the rename
         expected = None if grouped else self._records.expected(volume_name)
-        if expected is not None and await self._trash.take(volume_name, *expected):
+        return expected is not None and await self._trash.take(volume_name, *expected, *signs)
+
+    async def move_to_trash(self, volume_name: str) -> bool:
+        """Move a volume's directory into the trash; see `Export.move_to_trash`."""
+        if await self.move_as_known(volume_name):
             return True
         # Something is not as expected: read what the export has.
         path, proof = await self._records.require_unchanged(volume_name)

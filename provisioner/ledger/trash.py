@@ -73,13 +73,13 @@ class Trash:
         """
         return not self._tree.verifies and volume_of(name) == name
 
-    async def take(self, volume_name: str, path: RelPath, proof: Proof) -> bool:
+    async def take(self, volume_name: str, path: RelPath, *proofs: Proof) -> bool:
         """Move a volume's directory into the trash if everything is as expected; return True if that is done.
 
         That is so for nearly all volumes, and takes one call. Otherwise `move` finds out what is different.
         """
         try:
-            await self._rename(path, layout.trashed(volume_name), proof)
+            await self._rename(path, layout.trashed(volume_name), *proofs)
         except ExportError as exc:
             if exc.cause not in (Cause.EXISTS, Cause.NOT_FOUND, Cause.RECORD, Cause.SYMLINK):
                 raise
@@ -167,12 +167,12 @@ class Trash:
             return await self._tree.list((*layout.TRASH, name), at_most=2) == [Entry(layout.TOMBSTONE, "directory")]
         return False
 
-    async def _rename(self, path: RelPath, target: RelPath, proof: Proof) -> None:
+    async def _rename(self, path: RelPath, target: RelPath, *proofs: Proof) -> None:
         """Rename a volume's directory into the trash, and keep the name taken where the server does not verify.
 
         In one call, before a new claim can want the volume's path: an empty directory does not keep a name taken.
         """
-        rename = Rename(path, target, (proof,))
+        rename = Rename(path, target, proofs)
         await self._carry_out(rename, *(() if self._tree.verifies else (_kept_taken(target),)))
 
     async def _keep_taken(self, target: RelPath) -> None:

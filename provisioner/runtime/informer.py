@@ -50,11 +50,14 @@ class Listing(Generic[T]):
     """
 
     def __init__(
-        self, slim: Callable[[T], tuple[str, T | None]], take: Callable[[Mapping[str, T | None]], Iterator[None]]
+        self,
+        slim: Callable[[T], tuple[str, T | None]],
+        take: Callable[[Mapping[str, T | None]], Iterator[None]],
+        listed: dict[str, T | None],
     ) -> None:
         self._slim = slim
         self._take = take
-        self._listed: dict[str, T | None] = {}
+        self._listed = listed
 
     def add(self, items: Iterable[T]) -> None:
         """Add a page. Until the list is complete, the cache stays as it is."""
@@ -95,6 +98,8 @@ class Informer(Mapping[str, T]):
         self._index = index
         self._count = count
         self._items: dict[str, T] = {}
+        self._listed: dict[str, T | None] = {}
+        """The objects of a list on its way; None for those that are not wanted."""
         self._synced = False
         self._subscribers: list[_Subscriber[T]] = []
 
@@ -125,6 +130,13 @@ class Informer(Mapping[str, T]):
     def items(self) -> ItemsView[str, T]:
         """As dict.items()."""
         return self._items.items()
+
+    def newest(self, key: str) -> T | None:
+        """Return an object as a list on its way has it, else as cached.
+
+        Only to share its texts with other objects: a list can be given up.
+        """
+        return self._listed.get(key) or self._items.get(key)
 
     @property
     def synced(self) -> bool:
@@ -166,7 +178,8 @@ class Informer(Mapping[str, T]):
 
     def listing(self) -> Listing[T]:
         """Begin a list that will replace the cache."""
-        return Listing(self._slim, self._take)
+        self._listed = {}
+        return Listing(self._slim, self._take, self._listed)
 
     def _slim(self, item: T) -> tuple[str, T | None]:
         """Return the key of an object and what to cache: the cached copy itself if nothing has changed."""
@@ -183,6 +196,7 @@ class Informer(Mapping[str, T]):
             self._put(key, item)
             if number % _IN_A_ROW == 0:
                 yield
+        self._listed = {}
         self._synced = True
 
     def apply(self, item: T, *, deleted: bool) -> None:

@@ -53,7 +53,7 @@ class CacheTransform:
         claim: Callable[[str], Claim | None] = lambda uid: None,
         volume: Callable[[str], Volume | None] = lambda name: None,
     ) -> None:
-        """`claim` returns the cached claim of a uid, and `volume` the cached volume of a name."""
+        """`claim` returns the slim claim of a uid, and `volume` the slim volume of a name."""
         self._parts: dict[tuple[type, Hashable], Any] = {}
         self._claim = claim
         self._volume = volume

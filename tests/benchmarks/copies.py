@@ -27,7 +27,7 @@ XFS = "/srv/xfs"
 VERSIONS = ("3", "4.0", "4.1", "4.2")
 PATH = DIRECTORY / "copies.json"
 OPTIONS = "rw,async,no_root_squash,insecure"
-_SMALL_FILES, _SMALL_BYTES = 2000, 8192
+_SMALL_BYTES = 8192
 _DISK_BYTES = 8 << 30
 _SCRIPT_S = 3600.0
 _PLANT = """
@@ -82,7 +82,7 @@ def main() -> int:
         print(f"this machine cannot run a virtual machine: {reason}", file=sys.stderr)
         return 1
     plant = _PLANT.format(
-        roots=options.exports.replace(",", " "), mib=options.mib, files=_SMALL_FILES, bytes=_SMALL_BYTES
+        roots=options.exports.replace(",", " "), mib=options.mib, files=options.files, bytes=_SMALL_BYTES
     )
     server = KernelServer({XFS: OPTIONS, vm.EXT4: OPTIONS}, disk_bytes=_DISK_BYTES, ext4=True, beside=plant)
     with server:
@@ -117,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.copies", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="copies of each tree (default: 3)")
     parser.add_argument("--mib", type=int, default=1024, help="size of the large file (default: 1024)")
+    parser.add_argument("--files", type=int, default=2000, help="number of small files (default: 2000)")
     parser.add_argument("--versions", default=",".join(VERSIONS), help="NFS versions, with commas between them")
     parser.add_argument("--exports", default=f"{XFS},{vm.EXT4}", help="exports, with commas between them")
     parser.add_argument("--inside", action="store_true", help="run the engine in the client's machine too")

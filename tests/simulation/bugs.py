@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -13,14 +14,14 @@ from msgspec import structs
 from provisioner.controllers.cache import ClusterCache
 from provisioner.core import instances, names
 from provisioner.core.locations import Location, RelPath
-from provisioner.core.objects import Claim, Metadata, Namespace, Volume
+from provisioner.core.objects import Claim, Metadata, Namespace, Snapshot, SnapshotContent, Volume
 from provisioner.core.paths import LEDGER
 from provisioner.core.places import Places
-from provisioner.core.records import ArchiveRecord, Record, encode
+from provisioner.core.records import ArchiveRecord, Record, SnapshotRecord, encode
 from provisioner.core.tenancy import Tenant
-from provisioner.ledger import opening, restore
+from provisioner.ledger import layout, opening, restore
 from provisioner.ledger.copies import Copies
-from provisioner.ledger.copying import Progress, Regroup
+from provisioner.ledger.copying import TREE, Progress, Regroup, TreeCopy
 from provisioner.ledger.enrollment import Enrollment
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable, CopyFailed, PathTaken
 from provisioner.ledger.export import Export
@@ -28,11 +29,14 @@ from provisioner.ledger.grouping import Grouping
 from provisioner.ledger.heartbeats import Heartbeats
 from provisioner.ledger.occupancy import Occupancy
 from provisioner.ledger.provisioning import Provisioning
+from provisioner.ledger.snapshots import Snapshots
 from provisioner.ledger.trash import Trash
 from provisioner.ledger.volume_records import VolumeRecords
 from provisioner.ports.clock import Clock
 from provisioner.ports.cluster import AnyItem, Cluster, Kind, Page
+from provisioner.ports.files import Item
 from provisioner.ports.tree import (
+    Cause,
     Change,
     Entry,
     ExportError,
@@ -90,9 +94,9 @@ class Mutant(Parts):
         """See `Parts`."""
         return cluster if self._cluster is None else cast(Cluster, self._cluster(cluster, cache))
 
-    def cache(self, places: Places) -> ClusterCache:
+    def cache(self, places: Places, *, with_snapshots: bool) -> ClusterCache:
         """See `Parts`."""
-        return self._cache(PROVISIONER, places=places)
+        return self._cache(PROVISIONER, places=places, with_snapshots=with_snapshots)
 
     def supervisor(self, clock: Clock, metrics: Metrics) -> Supervisor:
         """See `Parts`."""
@@ -571,6 +575,169 @@ class _CopiesBeforeTheyAreComplete(Copies):
         return (await self._names())[-1].rpartition(".")[2]
 
 
+class _CopiedBy(Copies):
+    """Copies by another engine."""
+
+    engine = TreeCopy
+
+    async def make(
+        self,
+        volume_name: str,
+        source: Tree,
+        path: RelPath,
+        progress: Progress,
+        *,
+        allows: Callable[[], bool],
+        regroup: Regroup | None = None,
+    ) -> str:
+        await self.discard(volume_name)
+        token = secrets.token_hex(4)
+        copy = self.engine(source, self._tree, progress, allows=allows, regroup=regroup)
+        await copy.run(path, layout.copy(volume_name, token))
+        return token
+
+
+def copied_by(engine: type[TreeCopy]) -> type[Export]:
+    """Return an export whose copies are by another engine."""
+    return with_parts(_copies=type("_Changed", (_CopiedBy,), {"engine": engine}))
+
+
+class _ReplacedAreLeftOut(TreeCopy):
+    """A file that is replaced by a rename during its copy counts as removed."""
+
+    async def _copy_latest(self, item: Item, parent: Item) -> None:
+        if item.links > 1 and item.kind != "symlink":
+            await self._copy_linked(item, parent, item.path[-1])
+        else:
+            await self._copy_entry(item, parent, item.path[-1])
+
+
+class _LinksAreFiles(TreeCopy):
+    """Each name of a file gets a copy of its own."""
+
+    async def _copy_linked(self, item: Item, parent: Item, name: str) -> None:
+        await self._copy_entry(item, parent, name)
+
+
+class _LostWritesStayLost(TreeCopy):
+    """The verifier of the server's writes is not compared."""
+
+    async def _copy_segment(self, item: Item, made: Item, begin: int, end: int, *, by_server: bool) -> int:
+        unstable: set[bytes] = set()
+        at = await self._copy_by_server(item, made, begin, end, unstable) if by_server else begin
+        return max(at if at > begin else 0, await self._copy_data(item, made, at, end, unstable))
+
+
+class _FullIsComplete(TreeCopy):
+    """A file for which there is no room stays as it is."""
+
+    async def _copy_segment(self, item: Item, made: Item, begin: int, end: int, *, by_server: bool) -> int:
+        with suppress(ExportError, ExceptionGroup):
+            return await super()._copy_segment(item, made, begin, end, by_server=by_server)
+        return end
+
+
+class _RefusedIsGone(TreeCopy):
+    """What the source refuses counts as removed."""
+
+    async def _from_source(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await super()._from_source(call)
+        except ExportError:
+            return await super()._from_source(_not_there())
+
+
+async def _not_there() -> None:
+    raise PathMissing
+
+
+class _SourceMayGo(TreeCopy):
+    """A source that was moved away during the copy does not fail it."""
+
+    async def _run(self, source: RelPath, target: RelPath) -> None:
+        try:
+            await super()._run(source, target)
+        except ExportError as exc:
+            if exc.cause is not Cause.NOT_FOUND:
+                raise
+
+
+class _CopiesStay(Copies):
+    """A copy that is cancelled or has failed is never discarded."""
+
+    async def discard(self, volume_name: str) -> None:
+        return None
+
+    async def discard_unneeded(self) -> int:
+        return 0
+
+
+class _PlacedStays(Copies):
+    """The undo of a clone leaves the copy that is at the claim's path."""
+
+    async def withdraw(self, volume_name: str, held: Record) -> None:
+        await self.discard(volume_name)
+
+
+class _PlacedFirst(Copies):
+    """A copy is moved to the claim's path before the record names it."""
+
+    async def place(self, volume_name: str, held: Record, token: str) -> bool:
+        if token:
+            await self._tree.rename((*layout.copy(volume_name, token), TREE), held.path)
+            await self._replace(volume_name, held, structs.replace(held, copied=token))
+            await self.discard(volume_name)
+            return True
+        return await super().place(volume_name, held, token)
+
+
+class _DeletedWhateverThePolicy(Through):
+    """Every content is read as one with the policy Delete."""
+
+    async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
+        found: SnapshotContent | None = await self._port.get_snapshot_content(name)
+        return found and structs.replace(found, spec=structs.replace(found.spec, deletion_policy="Delete"))
+
+
+class _AnyDeletionCounts(Through):
+    """Every content is read as one whose deletion the snapshot-controller has asked for."""
+
+    async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
+        found: SnapshotContent | None = await self._port.get_snapshot_content(name)
+        annotations = {names.SNAPSHOT_BEING_DELETED: "yes"}
+        return found and structs.replace(found, metadata=structs.replace(found.metadata, annotations=annotations))
+
+
+class _SnapshotFromCache(Through):
+    """A snapshot is not read again after its content was created."""
+
+    async def get_snapshot(self, namespace: str, name: str) -> Snapshot | None:
+        return next((each for each in self._cache.snapshots.values() if each.key == f"{namespace}/{name}"), None)
+
+
+class _BegunStays(Snapshots):
+    """The record of a snapshot that has begun is never removed."""
+
+    async def end(self, handle: str) -> None:
+        await self._copies.discard(names.snapshot_source(handle))
+
+
+class _DataStays(Snapshots):
+    """The data of a deleted snapshot stays."""
+
+    async def remove(self, handle: str) -> None:
+        self._complete.pop(handle, None)
+
+
+class _SnapshotsGoFirst(Snapshots):
+    """A new snapshot replaces all others of its export."""
+
+    async def begin(self, handle: str, record: SnapshotRecord) -> SnapshotRecord:
+        for each in list(self._complete):
+            await self.remove(each)
+        return await super().begin(handle, record)
+
+
 class _SourcesNotNamed(Export):
     """The pending record of a clone does not protect its source."""
 
@@ -629,6 +796,21 @@ BUGS: dict[str, Parts] = {
     "an unreadable record is not restored": Mutant(export=with_parts(_enrollment=_UnreadableStays)),
     "a copy is placed before it is complete": Mutant(export=with_parts(_copies=_CopiesBeforeTheyAreComplete)),
     "the source of a copy is reclaimed": Mutant(export=_SourcesNotNamed),
+    "a file that is replaced during its copy is left out": Mutant(export=copied_by(_ReplacedAreLeftOut)),
+    "hard links are copied as files": Mutant(export=copied_by(_LinksAreFiles)),
+    "writes that the server has lost stay lost": Mutant(export=copied_by(_LostWritesStayLost)),
+    "a file without room counts as copied": Mutant(export=copied_by(_FullIsComplete)),
+    "what the source refuses counts as removed": Mutant(export=copied_by(_RefusedIsGone)),
+    "a source can go during its copy": Mutant(export=copied_by(_SourceMayGo)),
+    "copies are never discarded": Mutant(export=with_parts(_copies=_CopiesStay)),
+    "the undo of a clone leaves what was placed": Mutant(export=with_parts(_copies=_PlacedStays)),
+    "a copy is placed before the record names it": Mutant(export=with_parts(_copies=_PlacedFirst)),
+    "snapshots are deleted whatever the policy": Mutant(cluster=_DeletedWhateverThePolicy),
+    "any deletion of a content counts": Mutant(cluster=_AnyDeletionCounts),
+    "a snapshot is not read again": Mutant(cluster=_SnapshotFromCache),
+    "a snapshot that has begun stays": Mutant(export=with_parts(snapshots=_BegunStays)),
+    "the data of a deleted snapshot stays": Mutant(export=with_parts(snapshots=_DataStays)),
+    "a snapshot replaces the others": Mutant(export=with_parts(snapshots=_SnapshotsGoFirst)),
     "group ids are never freed": Mutant(export=with_parts(_grouping=_IdsNeverFreed)),
     "group ids in the trash are free": Mutant(export=with_parts(_grouping=_TrashNeedsNoId)),
     "a group id of another volume is taken": Mutant(export=with_parts(_grouping=_AnyEntryCounts)),

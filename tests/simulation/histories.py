@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provisioner.core.records import OnDelete
-from tests.simulation import scripts
+from tests.simulation import copying, scripts
 from tests.simulation.faults import At, Chance, Fault
 from tests.simulation.process import Parts
 from tests.simulation.scripts import Meddle
@@ -57,9 +57,17 @@ class Crowded:
     clusters: int = 1
     named_twice: bool = False
     """Whether the two exports are one with two names."""
+    copying: bool = False
+    """Whether the deeds are those around copies."""
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of a run; around copies more happens in each history."""
+        return range(SEEDS // 2 if self.copying else SEEDS)
 
     def __str__(self) -> str:
-        return f"{self.leaders} leading in each of {self.clusters}" + (", one export" if self.named_twice else "")
+        about = (", one export" if self.named_twice else "") + (", copying" if self.copying else "")
+        return f"{self.leaders} leading in each of {self.clusters}{about}"
 
     def play(self, seed: int, parts: Parts | None = None) -> World:
         """Run the history of one seed."""
@@ -76,13 +84,22 @@ class Crowded:
                 clusters=self.clusters,
                 named_twice=self.named_twice,
             )
+            world.with_snapshots = self.copying
             disturb_watches(world, rate=chance.choice((0.0, 0.1, 0.4)))
             return world
 
-        return play(make, scripts.crowd(self.leaders), seed)
+        script = copying.crowd if self.copying else scripts.crowd
+        return play(make, script(self.leaders), seed)
 
 
-KINDS = (Crowded(), Crowded(leaders=2), Crowded(clusters=2), Crowded(named_twice=True))
+KINDS = (
+    Crowded(),
+    Crowded(leaders=2),
+    Crowded(clusters=2),
+    Crowded(named_twice=True),
+    Crowded(copying=True),
+    Crowded(leaders=2, copying=True),
+)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,15 @@ from provisioner.core.parameters import parse
 from provisioner.core.paths import LEDGER
 from provisioner.core.records import OnDelete, Record, decode, milder
 from provisioner.core.returned import volume_of
+from provisioner.core.volumes import cloned_message
 from provisioner.ledger import layout
 from provisioner.ledger.groups import volume_in
 from provisioner.ledger.layout import BEGUN
 from provisioner.ports.cluster import AnyItem, Kind
 from tests.simulation.process import PROVISIONER
+from tests.simulation.versions import Versions
 from tests.support.fakes.cluster import MemoryCluster
-from tests.support.fakes.tree import Directory, File, MemoryTree, Node, Symlink
+from tests.support.fakes.tree import Directory, MemoryTree, Node, Symlink
 
 ARCHIVED = "archived-"
 TRASH = (LEDGER, "trash")
@@ -46,7 +48,9 @@ class Home:
     archived_s: float | None = None
     """When it became an archive."""
     kept: dict[str, Node] = field(default_factory=dict)
-    """The entries that its tenants have written."""
+    """The entries that its tenants have written, and those of the source that it is a clone of."""
+    versions: Versions = field(default_factory=Versions)
+    """All of that over time."""
     used: bool = False
     """Whether its claim was bound while it was not being deleted."""
     claim_gone: bool = False
@@ -91,6 +95,14 @@ class Judge:
         self._strangers: list[tuple[Location, RelPath, Directory, dict[str, Node]]] = []
         self._places: dict[Location, dict[int, RelPath]] = {location: {} for location in trees}
         self._displaced: tuple[Location, RelPath, str] | None = None
+        self._copies: dict[tuple[Location, str], tuple[float, Directory]] = {}
+        """When each copy was begun, with its directory, by its name in `copies`."""
+        self.checks: list[Callable[[], None]] = []
+        """Further invariants that hold at any time."""
+        self.rests: list[Callable[[], Iterator[str]]] = []
+        """Further ones that hold at rest."""
+        self.restored: Callable[[str, Directory], Iterator[str]] = lambda *_: iter(())
+        """Yields what is wrong with a directory that was restored from a snapshot."""
 
     def watch(self, cluster: MemoryCluster) -> None:
         """Watch a cluster from now on."""
@@ -107,11 +119,22 @@ class Judge:
         """A tenant moves a directory to the root under the name `aside`; for the judge it stays where it was."""
         self._displaced = (location, path, aside)
         self.find_homes()
+        self._note_displaced(location, path, there=False)
 
     def replaced(self) -> None:
         """The displaced directory is back."""
+        assert self._displaced is not None
+        location, path, _ = self._displaced
         self._displaced = None
         self.find_homes()
+        self._note_displaced(location, path, there=True)
+
+    def _note_displaced(self, location: Location, path: RelPath, *, there: bool) -> None:
+        """A copy that reads by paths finds nothing in a directory that is displaced."""
+        for home in self.homes:
+            if home.location == location and home.path[: len(path)] == path:
+                for name, node in home.directory.entries.items():
+                    home.versions.replace(asyncio.get_running_loop().time(), name, node if there else None)
 
     def at(self, location: Location, path: RelPath) -> Node | None:
         """The node at a path, as if nothing were displaced."""
@@ -168,6 +191,17 @@ class Judge:
         """A tenant writes an entry into the directory of a volume."""
         home.directory.entries[name] = node
         home.kept[name] = node
+        self.note(home, name)
+
+    def drop(self, home: Home, name: str) -> None:
+        """A tenant removes an entry, with all that is in it."""
+        del home.directory.entries[name], home.kept[name]
+        self.note(home, name)
+
+    def note(self, home: Home, name: str) -> None:
+        """A tenant has changed an entry, or what is in it."""
+        node, now_s = home.directory.entries.get(name), asyncio.get_running_loop().time()
+        home.versions.replace(now_s, name, node)
 
     # ------------------------------------------------------------------------------------------- what changed
 
@@ -225,25 +259,46 @@ class Judge:
         self.check()
 
     def _check_clone(self, home: Home) -> None:
-        """A volume of a claim that asks for a clone has all that the source's tenants have written, and keeps it."""
+        """A volume of a claim that asks for a clone has what the source had during the copy, file by file.
+
+        From then on the clone's tenant has these entries.
+        """
         claim = self._claims.get(home.claim_uid)
         source = claim.data_source if claim is not None else None
-        if source is None or not source.is_claim:
+        if source is None or not (source.is_claim or source.is_snapshot):
             return
-        record = _record_at(self._trees[home.location], (LEDGER, "pending", home.volume))
+        location = self._first_name(home.location)
+        record = _record_at(self._trees[location], (LEDGER, "pending", home.volume))
+        if source.is_snapshot and record is not None:
+            for wrong in self.restored(record.clone_of, home.directory):
+                self.blame(f"a restored volume is wrong: {home}: {wrong}")
+            self._keep_copied(home)
+            return
         origin = next((each for each in self.homes if record is not None and each.volume == record.clone_of), None)
-        if origin is None or not origin.kept:
-            self.blame(f"a clone is no copy of its source: {home}")
+        begun = self._copies.get((location, f"{home.volume}.{record.copied}")) if record is not None else None
+        if origin is None or begun is None:
+            self.blame(f"a clone is no copy of its source: {home}, {record}")
             return
-        for name, node in origin.kept.items():
-            copy = home.directory.entries.get(name)
-            if copy is None or _content(copy) != _content(node):
-                self.blame(f"a clone lacks {name} of its source: {home}")
-            else:
-                home.kept[name] = copy
+        for wrong in origin.versions.wrong(origin.directory, home.directory, begun[0]):
+            self.blame(f"a clone is not as its source was: {home}: {wrong}")
+        self._keep_copied(home)
+
+    def _keep_copied(self, home: Home) -> None:
+        for name, node in home.directory.entries.items():
+            home.kept[name] = node
+            self.note(home, name)
+
+    def begun_s(self, data: Directory) -> float | None:
+        """Return when the copy was begun that has become this directory; None if there was none."""
+        return next((at_s for at_s, copy in self._copies.values() if copy.entries.get("tree") is data), None)
 
     def _check_sources(self) -> None:
-        """The source of a copy that is not complete stays where it is."""
+        """The source of a copy that is not complete stays where it is.
+
+        Of two leaders one can move it away while the other one begins the copy, which fails then.
+        """
+        if self.rivalry:
+            return
         for location, tree in self._trees.items():
             for name, node in _entries(tree, (LEDGER, "pending")).items():
                 record = _decoded(node.target)
@@ -284,6 +339,7 @@ class Judge:
             home.rule, home.keep_s = milder(home.rule, "archive"), max(home.keep_s, other.keep_s)
         other.followed = True
         home.kept |= other.kept
+        home.versions.extend(other.versions)
 
     def _locate(self, volume: Volume) -> tuple[Location, RelPath] | None:
         nfs = volume.spec.nfs
@@ -302,10 +358,23 @@ class Judge:
             self._places[location] = {
                 id(directory): self._as_placed(location, path) for path, directory in _walk((), tree.root)
             }
+            copies = tree.look(layout.COPIES)
+            for name, copy in copies.entries.items() if isinstance(copies, Directory) else ():
+                if isinstance(copy, Directory):
+                    self._copies.setdefault((location, name), (asyncio.get_running_loop().time(), copy))
         self.check()
 
     def check(self) -> None:
         """Check the invariants that hold at any time."""
+        self._check_homes()
+        self._check_sources()
+        for check in self.checks:
+            check()
+        for location, path, directory, entries in self._strangers:
+            if self.at(location, path) is not directory or directory.entries != entries:
+                self.blame(f"{'/'.join(path)} on {location} is a stranger's, and was changed")
+
+    def _check_homes(self) -> None:
         for home in self.homes:
             if home.followed:
                 continue
@@ -319,10 +388,6 @@ class Judge:
                     self.blame(f"bytes of a live claim are lost: {home}")
             elif home.kept and not (home.rule == "delete" and home.claim_gone):
                 self._check_kept(home)
-        self._check_sources()
-        for location, path, directory, entries in self._strangers:
-            if self.at(location, path) is not directory or directory.entries != entries:
-                self.blame(f"{'/'.join(path)} on {location} is a stranger's, and was changed")
 
     def _now(self, home: Home) -> RelPath | None:
         """The path of a home that the last search has not seen yet."""
@@ -363,7 +428,8 @@ class Judge:
 
     def unrest(self) -> list[str]:
         """The violations of the invariants that hold once everything is at rest."""
-        return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees(), *self._of_events()]
+        return [*self._of_claims(), *self._of_volumes(), *self._of_homes(), *self._of_trees(), *self._of_events(),
+                *(what for rest in self.rests for what in rest())]  # fmt: skip
 
     def _of_events(self) -> Iterator[str]:
         """No event on a claim may name a volume that its namespace never had in its cluster."""
@@ -414,9 +480,15 @@ class Judge:
             yield f"volume {volume.name} has no finalizer of the provisioner"
 
     def _is_held_up(self, cluster: MemoryCluster, volume: Volume) -> bool:
-        """Whether a volume waits because one from a backup uses its directory, and an event names that one."""
+        """Whether a volume waits, and an event says why.
+
+        One from a backup uses its directory, or a claim that is still pending is to be cloned from it.
+        """
         copies = [each.name for each in cluster.volumes() if each.metadata.uid in self.copies]
-        return any(name in message for message in _warnings(cluster, volume) for name in copies)
+        events = [each.event for each in cluster.events.values() if each.event.about.uid == volume.metadata.uid]
+        cloning = [claim.key for claim in cluster.claims() if claim.status.phase == "Pending" and claim.data_source]
+        waits = any(each.message == cloned_message(key) for each in events for key in cloning)
+        return waits or any(name in message for message in _warnings(cluster, volume) for name in copies)
 
     def _has_claim(self, volume: Volume) -> bool:
         """Whether the claim of a volume exists, though it may be bound to another volume."""
@@ -523,17 +595,6 @@ def _record_at(tree: MemoryTree, path: RelPath) -> Record | None:
     return _decoded(node.target) if isinstance(node, Symlink) else None
 
 
-def _content(node: Node) -> object:
-    """What a copy of a node has."""
-    match node:
-        case Directory():
-            return {name: _content(each) for name, each in node.entries.items()}
-        case Symlink():
-            return node.target
-        case File():
-            return node.kind, node.content
-
-
 def _decoded(target: str) -> Record | None:
     """A record; None if it is damaged."""
     try:
@@ -562,9 +623,16 @@ def _is_unknown(path: RelPath, known: list[RelPath]) -> bool:
 
 
 def _is_refused(cluster: MemoryCluster, claim: Claim) -> bool:
-    events = (each.event for each in cluster.events.values() if each.event.about.uid == claim.uid)
+    events = [each.event for each in cluster.events.values() if each.event.about.uid == claim.uid]
+    words = ["directory", "archive"]
+    source = claim.data_source
+    if source is not None:
+        words.append("no ledger has a record")
+        origin = cluster.claim(f"{claim.metadata.namespace}/{source.name}")
+        if source.is_snapshot or origin is None or origin.status.phase != "Bound":
+            words += ["source claim", "snapshot"]
     return any(
-        event.type == "Warning" and any(word in event.message for word in ("directory", "archive", "source claim"))
+        (event.type == "Warning" or source is not None) and any(word in event.message for word in words)
         for event in events
     )
 

@@ -48,9 +48,9 @@ class Parts:
         """The API server as the controllers see it."""
         return cluster
 
-    def cache(self, places: Places) -> ClusterCache:
+    def cache(self, places: Places, *, with_snapshots: bool) -> ClusterCache:
         """The cache."""
-        return ClusterCache(PROVISIONER, places=places)
+        return ClusterCache(PROVISIONER, places=places, with_snapshots=with_snapshots)
 
     def export(self, location: Location, tree: Tree) -> Export:
         """An export with its ledger."""
@@ -115,6 +115,7 @@ class Process:
         parts: Parts,
         leadership: Leadership,
         ended: Callable[[Process, BaseException | None], None],
+        with_snapshots: bool = False,
     ) -> None:
         """`ended` is called when the process ends, with its error, or None if it was stopped."""
         self.name = name
@@ -126,7 +127,7 @@ class Process:
         self._leadership = leadership
         exports = {location: parts.export(location, tree) for location, tree in trees.items()}
         self._exports = ExportRegistry(exports, next(iter(exports)), nowhere)
-        self._cache = parts.cache(self._exports.places)
+        self._cache = parts.cache(self._exports.places, with_snapshots=with_snapshots)
         self._cluster = parts.cluster(cluster, self._cache)
         self._ended = ended
         self._task: asyncio.Task[None] | None = None

@@ -101,11 +101,11 @@ def two_volumes(rule: OnDelete, meddle: Meddle = leave, *, pattern: str = NAMED)
     return script
 
 
-def copied(meddle: Meddle = leave) -> Script:
+def copied(meddle: Meddle = leave, **parameters: str) -> Script:
     """A claim in use is cloned; the clone is used, the source is deleted, and then the clone."""
 
     async def script(world: World) -> None:
-        world.add_class("nfs", onDelete="delete", pathPattern=NAMED)
+        world.add_class("nfs", onDelete="delete", pathPattern=NAMED, **parameters)
         world.plant(("stranger",))
         world.claim(KEY, "nfs")
         await _used(world, KEY, "one")
@@ -839,25 +839,34 @@ class Crowd:
         self._files = 0
         self._saved: list[Body] = []
         self._classes = self._chance.sample(list(_CLASSES), self._chance.randint(1, 3))
-
-    async def act(self) -> None:
-        """Do random deeds for a while, then end all faults and wait for rest."""
-        world, chance = self._world, self._chance
-        for name in self._classes:
-            world.add_class(name, policy="Retain" if name == "kept-by-policy" else "Delete", **_CLASSES[name])
-        for path in (("stranger",), ("lab", "stranger")):
-            world.plant(path)
-        deeds = {
+        self._deeds: dict[Callable[[Site], None], int] = {
             self._claim: 5, self._delete: 4, self._write: 3,
             self._remove: 1, self._offer: 1, self._mishap: 1, self._lead: 1, self._swap: 2,
             self._backup: 2, self._apply: 2, self._namespace: 1,
         }  # fmt: skip
+
+    async def act(self) -> None:
+        """Do random deeds for a while, then end all faults and wait for rest."""
+        world, chance = self._world, self._chance
+        await self._begin()
         await asyncio.sleep(chance.uniform(0.0, 3.0))
-        for deed in chance.choices(list(deeds), list(deeds.values()), k=chance.randint(10, 50)):
+        for deed in chance.choices(list(self._deeds), list(self._deeds.values()), k=chance.randint(10, 50)):
             deed(chance.choice(world.sites))
             await asyncio.sleep(chance.choice((0.0, 0.05, 0.5, 3.0)) * chance.random())
+        self._mend()
         world.mend()
         await world.rest()
+
+    async def _begin(self) -> None:
+        """An admin creates the classes, and strangers have data."""
+        for name in self._classes:
+            policy = "Retain" if name == "kept-by-policy" else "Delete"
+            self._world.add_class(name, policy=policy, **_CLASSES[name])
+        for path in (("stranger",), ("lab", "stranger")):
+            self._world.plant(path)
+
+    def _mend(self) -> None:
+        """End what a kind of crowd has disturbed by itself."""
 
     def _claim(self, site: Site) -> None:
         key = self._chance.choices(KEYS, (6, 3, 3, 1))[0]

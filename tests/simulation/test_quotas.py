@@ -102,6 +102,14 @@ def test_expansions(rule: OnDelete, seed: int) -> None:
     assert not world.judge.violations, report(world, f"seed {seed}")
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_clones(seed: int) -> None:
+    """A clone is complete when it is placed, and its volume exists only once its size is enforced."""
+    world = history(scripts.copied(scripts.leave, **REQUIRED), seed)
+    assert world.judge.homes
+    assert not world.judge.violations, report(world, f"seed {seed}")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_two_leaders(seed: int) -> None:
     """Two processes that lead create one directory and one volume for a claim that waits."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping, Set
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import structlog
 
@@ -56,11 +57,14 @@ _due: ContextVar[Fault | None] = ContextVar("_due", default=None)
 
 
 class RemoteTree(MemoryTree):
-    """A tree on a server: a rename that was sent can take effect after the end of the process that sent it."""
+    """A tree on a server: a call that was sent can take effect after the end of the process that sent it."""
+
+    late: Set[str] = frozenset(("rename",))
+    """The calls that can."""
 
     async def _call(self, name: str, path: RelPath, job: Callable[[], _Result]) -> _Result:
         call = partial(super()._call, name, path, job)
-        if name != "rename":
+        if name not in self.late:
             return await call()
         sent = asyncio.create_task(call())
         sent.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -119,13 +123,13 @@ class World:
         self.trace: list[str] = []
         self.met: Callable[[Fault], None] = lambda fault: None
         """Called when a fault occurs, before it has any effect."""
-        self.trees: dict[Location, MemoryTree] = {
+        self.trees: dict[Location, RemoteTree] = {
             location: RemoteTree(root_id=str(location), before=self.tree_before, after=self.tree_after)
             for location in locations
         }
         if named_twice:
             self.trees = dict.fromkeys(locations, self.trees[locations[0]])
-        self.judge = Judge(self.trees, is_parent=_is_parent)
+        self.judge = Judge({**self.trees}, is_parent=_is_parent)
         self.sites = [Site(self, name) for name in ("red", "blue")[:clusters]]
         for site in self.sites:
             self.judge.watch(site.cluster)
@@ -137,6 +141,10 @@ class World:
         self.judge.rivalry = clusters > 1
         self.grouped = chance.random() < 0.5
         """Whether the volumes of its classes have groups of their own: the ledger goes other ways without them."""
+        self.with_snapshots = False
+        """Whether processes that are started serve VolumeSnapshots."""
+        self.pauses = 0
+        """How many times everything can look as if it were at rest, and still goes on."""
         self.metrics = Metrics()
         self._context = copy_context()
         self._swapped: tuple[Location, RelPath, Symlink] | None = None
@@ -163,6 +171,7 @@ class World:
             parts=self.parts,
             leadership=self._leadership(site),
             ended=self._ended,
+            with_snapshots=self.with_snapshots,
         )
         site.overlapped |= any(not other.dead for other in site.processes)
         self.judge.rivalry |= site.overlapped
@@ -228,7 +237,7 @@ class World:
         await plan.pause(call)
         if process.dead:
             late_s = plan.late_s()
-            if late_s is None or call != "rename":
+            if late_s is None or port != "tree" or call not in self.trees[NAS].late:
                 raise Died
             await asyncio.sleep(late_s)
             self.note(f"call {number} takes effect after the end of {process.name}")
@@ -458,13 +467,17 @@ class World:
         end_s = clock.time() + limit_s
         self.rests_from = len(self.trace)
         step_s = 1.0
-        while (wrong := self.judge.unrest()) and clock.time() < end_s and not self.judge.violations:
-            await asyncio.sleep(step_s)
-            step_s = min(step_s * 1.5, 30.0)
-        self.rested_from = self.calls
-        if not wrong:
+        for _ in range(1 + self.pauses):
+            while (wrong := self.judge.unrest()) and clock.time() < end_s and not self.judge.violations:
+                await asyncio.sleep(step_s)
+                step_s = min(step_s * 1.5, 30.0)
+            self.rested_from = self.calls
+            if wrong:
+                break
             await asyncio.sleep(70.0)
             wrong = self.judge.unrest()
+            if not wrong:
+                break
         for what in wrong:
             self.judge.blame(f"at rest: {what}")
 
@@ -508,7 +521,8 @@ def play(make: Callable[[random.Random], World], script: Script, seed: int) -> W
         worlds.append(world)
         structlog.configure(processors=[_listener(world)], cache_logger_on_first_use=False)
         try:
-            await _played(world, script)
+            with patch("secrets.token_hex", lambda size: f"{chance.getrandbits(8 * size):0{2 * size}x}"):
+                await _played(world, script)
         finally:
             structlog.reset_defaults()
 

@@ -34,7 +34,7 @@ true
 {{- end -}}
 {{- include "nfs-provisioner.booleans" (dict "in" .Values.quotaAgent "keys" (list "allVolumes" "liftArchives" "rootIsHeld")) -}}
 {{- range list .Values.storageClass .Values.rbac .Values.serviceAccount .Values.snapshots.class -}}
-{{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "create")) -}}
+{{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "create" "default")) -}}
 {{- end -}}
 {{- range $classes -}}
 {{- include "nfs-provisioner.booleans" (dict "in" . "keys" (list "defaultClass" "allowVolumeExpansion")) -}}

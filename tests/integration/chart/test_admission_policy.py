@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -40,7 +41,15 @@ def thief(control_plane: ControlPlane, namespace: str, render: Renderer) -> Iter
 @pytest.fixture
 def growing(control_plane: ControlPlane, namespace: str, render: Renderer) -> Iterator[Api]:
     """The same, where the daemon can let claims grow."""
-    yield from _with_stolen_token(control_plane, namespace, render(namespace=namespace, **NAS, autoGrow__enabled=True))
+    claims = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
+    spec = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "resources": {"requests": {"storage": "1Mi"}}}
+    control_plane.api.post(claims, {"metadata": {"name": "probe"}, "spec": spec})
+    for stolen in _with_stolen_token(
+        control_plane, namespace, render(namespace=namespace, **NAS, autoGrow__enabled=True)
+    ):
+        # The policy for claims is another one, and can be enforced later than that for volumes.
+        eventually(partial(_cannot_touch, stolen, f"{claims}/probe"), "both are in force", timeout_s=30)
+        yield stolen
 
 
 def _with_stolen_token(control_plane: ControlPlane, namespace: str, release: Release) -> Iterator[Api]:
@@ -89,6 +98,14 @@ def _remove(api: Api, name: str) -> None:
 def _is_refused(thief: Api) -> bool:
     try:
         thief.post(f"{VOLUMES}?dryRun=All", changed({"hostPath": {"path": "/"}, "nfs": None}))
+    except ApiError as exc:
+        return "this account may" in str(exc)
+    return False
+
+
+def _cannot_touch(thief: Api, claim: str) -> bool:
+    try:
+        thief.patch(claim, {"metadata": {"labels": {"touched": "yes"}}})
     except ApiError as exc:
         return "this account may" in str(exc)
     return False

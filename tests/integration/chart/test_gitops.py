@@ -74,15 +74,16 @@ def test_no_template_reads_the_cluster() -> None:
             assert not words & {"lookup", "now", "randAlphaNum", "randAlpha", "uuidv4", "genCA", "getHostByName"}
 
 
+@pytest.mark.parametrize("elects", [True, False], ids=["two replicas", "one replica"])
 @pytest.mark.parametrize("server_side", [True, False], ids=["server-side", "client-side"])
 def test_kubectl_finds_no_difference(
-    cluster_helm: Helm, control_plane: ControlPlane, namespace: str, values: Path, server_side: bool
+    cluster_helm: Helm, control_plane: ControlPlane, namespace: str, values: Path, server_side: bool, elects: bool
 ) -> None:
     """After `helm install`, `kubectl diff` of the rendered manifests is empty."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("this machine cannot run kubectl diff: kubectl is missing")
-    where = (f"--namespace={namespace}", f"--values={values}")
+    where = (f"--namespace={namespace}", f"--values={values}", f"--set=leaderElection.enabled={str(elects).lower()}")
     cluster_helm.run("install", "storage", CHART, *where)
     try:
         manifests = cluster_helm.run(

@@ -17,7 +17,7 @@ from deploy import release
 from deploy.release import ROOT, ReleaseRefused, version_of
 from testbed.helm import Helm
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 VERSION = "7.8.9-rc.1"
 

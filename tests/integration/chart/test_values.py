@@ -430,4 +430,11 @@ def test_a_class_of_snapshots(render: Renderer) -> None:
     )
     name = render(nfs__server="nas").environment()["PROVISIONER_NAME"]
     assert (found["driver"], found["deletionPolicy"]) == (name, "Delete")
+    annotation = "snapshot.storage.kubernetes.io/is-default-class"
+    assert (found["metadata"]["annotations"][annotation], "parameters" in found) == ("true", False)
+    parameters = {"snapshots__class__default": "false", "snapshots__class__parameters__retention": "30d"}
+    (other,) = render(nfs__server="nas", snapshots__enabled=True, snapshots__class__create=True, **parameters).all(
+        "VolumeSnapshotClass"
+    )
+    assert ("annotations" in other["metadata"], other["parameters"]) == (False, {"retention": "30d"})
     assert list(render(nfs__server="nas", snapshots__class__create=True).all("VolumeSnapshotClass")) == []

@@ -557,6 +557,12 @@ class MemoryCluster:
             raise Conflict(f"volume {volume.name} is not as it was read")
         self.delete("volumes", volume.name)
 
+    def snapshot_contents(self) -> Sequence[SnapshotContent]:
+        """Return all VolumeSnapshotContents."""
+        return [
+            item for _, item in sorted(self._items["snapshot_contents"].items()) if isinstance(item, SnapshotContent)
+        ]
+
     def _require_content(self, content: SnapshotContent) -> None:
         """Raise NotFound or Conflict unless a content is as it was read."""
         meta = content.metadata

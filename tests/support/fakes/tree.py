@@ -425,6 +425,21 @@ class MemoryFiles:
         """A changed verifier stands for a server that has lost writes."""
         self.mounts: set[int] = set()
         """Directories that are the roots of other file systems, by their id()."""
+        self.by_handle = False
+        """Whether a call on an item finds it wherever it was moved, as by a file handle, or only at its path."""
+        self._written = NO_DATA
+        """The verifier of writes."""
+        self._unstable: list[tuple[File, int, int]] = []
+        """What was written since the last flush of its file: begin and end."""
+        self._numbers: dict[int, tuple[int, Node]] = {}
+        """The number of each node that was looked at, by its id(); the node stays, so that no other one gets its id."""
+
+    def restart(self, verifier: bytes) -> None:
+        """Restart the server, which loses what was not flushed."""
+        self.verifier = self._written = verifier
+        for file, begin, end in self._unstable:
+            file.content = file.content[:begin] + bytes(len(file.content[begin:end])) + file.content[end:]
+        self._unstable.clear()
 
     async def chunk_bytes(self, directory: Item) -> int:
         """See `Files`."""
@@ -511,13 +526,21 @@ class MemoryFiles:
             found = self._file(file)
             before = found.content[:offset_bytes].ljust(offset_bytes, b"\0")
             found.content = before + data + found.content[offset_bytes + len(data) :]
-            return NO_DATA
+            if not stable:
+                self._unstable.append((found, offset_bytes, offset_bytes + len(data)))
+            return self._written
 
         return await self.tree.call("write", file.path, job)
 
     async def flush(self, file: Item) -> bytes:
         """See `Files`."""
-        return await self.tree.call("flush", file.path, lambda: self.verifier)
+
+        def job() -> bytes:
+            found = self._file(file)
+            self._unstable = [each for each in self._unstable if each[0] is not found]
+            return self.verifier
+
+        return await self.tree.call("flush", file.path, job)
 
     async def next_data(self, file: Item, offset_bytes: int) -> tuple[int, int] | None:
         """See `Files`."""
@@ -555,7 +578,8 @@ class MemoryFiles:
             found = self._file(file)
             before = found.content[:offset_bytes].ljust(offset_bytes, b"\0")
             found.content = before + data + found.content[offset_bytes + len(data) :]
-            return len(data), NO_DATA
+            self._unstable.append((found, offset_bytes, offset_bytes + len(data)))
+            return len(data), self._written
 
         return await self.tree.call("copy_range", file.path, job)
 
@@ -607,11 +631,15 @@ class MemoryFiles:
     # ------------------------------------------------------------------------------------------------ how
 
     def _live(self, item: Item) -> Node:
-        """Return the node of an item, wherever it is by now. Raises PathMissing."""
-        found = self.tree.look(item.path)
-        if found is not None and f"{id(found):x}" == item.id:
-            return found
+        """Return the node of an item. Raises PathMissing."""
+        places = _all(self.tree.root) if self.by_handle else [self.tree.look(item.path)]
+        for found in places:
+            if found is not None and self._id(found) == item.id:
+                return found
         raise PathMissing("/".join(item.path))
+
+    def _id(self, node: Node) -> str:
+        return f"{self._numbers.setdefault(id(node), (len(self._numbers), node))[0]:x}"
 
     def _file(self, item: Item) -> File:
         return _expect(self._live(item), File, item.path)
@@ -645,9 +673,9 @@ class MemoryFiles:
         used_bytes = _used(node.content) if isinstance(node, File) else 0
         kept = Kept(mode, str(node.uid), str(node.gid), node.accessed_ns, node.modified_ns)
         above = [self.tree.look(path[:depth]) for depth in range(len(path) + 1)]
-        filesystem = next((f"{id(each):x}" for each in reversed(above) if id(each) in self.mounts), "memory")
+        filesystem = next((self._id(each) for each in reversed(above) if each and id(each) in self.mounts), "memory")
         kind = node.kind if isinstance(node, File) else type_of(node)
-        return Item(path, kind, f"{id(node):x}", filesystem, links, size_bytes, used_bytes, kept)
+        return Item(path, kind, self._id(node), filesystem, links, size_bytes, used_bytes, kept)
 
 
 def _used(content: bytes) -> int:

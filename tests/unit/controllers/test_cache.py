@@ -62,6 +62,34 @@ def test_a_claim_and_its_volume_share_their_texts(first: str) -> None:
     assert its_later.metadata.uid is its.metadata.uid
 
 
+@pytest.mark.parametrize("first", ["claims", "volumes"])
+async def test_lists_side_by_side_share_their_texts(first: str) -> None:
+    """The lists of claims and volumes share texts while both are on their way; one that is given up leaves nothing."""
+    cache = ClusterCache(samples.US)
+    spec = structs.replace(samples.claim_spec(), volume_name="".join(["v", "1"]))
+    claim = samples.claim(uid="".join(["uid", "-1"]), spec=spec)
+    reference = ClaimRef(claim.metadata.namespace, "".join(claim.metadata.name), "".join(["uid", "-1"]))
+    volume = at("/exports/a", name="".join(["v", "1"]))
+    volume = structs.replace(volume, spec=structs.replace(volume.spec, claim_ref=reference))
+    cache.claims.listing().add([claim])
+    assert cache.claims.get(claim.uid) is None
+    claims, volumes = cache.claims.listing(), cache.volumes.listing()
+    assert cache.claims.newest(claim.uid) is None
+    if first == "claims":
+        claims.add([claim])
+        volumes.add([volume])
+    else:
+        volumes.add([volume])
+        claims.add([claim])
+    await claims.complete()
+    await volumes.complete()
+    (held,), (its,) = cache.claims.values(), cache.volumes.values()
+    assert its.spec.claim_ref is not None
+    assert its.spec.claim_ref.uid is held.uid
+    assert its.name is held.spec.volume_name
+    assert cache.claims.newest(claim.uid) is held
+
+
 def test_what_is_kept() -> None:
     """Claims of this provisioner, volumes on NFS and all classes are cached, nothing else."""
     cache = ClusterCache(samples.US)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -168,15 +169,15 @@ async def test_a_copy_in_the_background(site: Site) -> None:
 
 @scene
 async def test_a_copy_that_fails(site: Site) -> None:
-    """A refusal is an event with its cause; what was copied goes to the trash, and the next look begins again."""
+    """A refusal is an event with its cause; what was copied goes to the trash, and a later look begins again."""
     await site.bound()
     clone = site.claim("clone", dataSource=SOURCE)
 
-    async def full(name: str, path: RelPath) -> None:
+    async def refuse(name: str, path: RelPath) -> None:
         if name == "make":
-            raise ExportError(Cause.NO_SPACE)
+            raise ExportError(Cause.READ_ONLY)
 
-    site.tree.before = full
+    site.tree.before = refuse
     discarded: list[Export] = []
     site.clones.on_discarded = discarded.append
     assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
@@ -187,10 +188,143 @@ async def test_a_copy_that_fails(site: Site) -> None:
     copies = site.tree.look((".provisioner", "copies"))
     assert copies == Directory(mode=0o700)
     site.tree.before = no_fault
+    early = await site.controller.reconcile(clone.uid)
+    assert early is not None
+    assert not early.is_failure
+    assert 0 < early.backoff.first_s <= 2.0
+    await asyncio.sleep(2.0)
     assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
     await asyncio.sleep(1)
     assert await site.controller.reconcile(clone.uid) is None
     assert site.content(clone) == File(b"data")
+
+
+@scene
+async def test_a_copy_that_has_no_room(site: Site) -> None:
+    """It begins again after a long delay, and not before the export has more space than that attempt had."""
+    source = await site.bound()
+    directory = site.tree.look(site.export.records[names.volume_name(source.uid)].path)
+    assert isinstance(directory, Directory)
+    directory.entries["large"] = File(bytes(range(1, 251)) * 40)
+    clone = site.claim("clone", dataSource=SOURCE)
+    site.tree.files.clones = site.tree.files.copies = False
+    attempts = 0
+
+    async def full(name: str, path: RelPath) -> None:
+        nonlocal attempts
+        attempts += name == "make_directory" and path[:2] == (".provisioner", "copies") and len(path) == 4
+        if name == "flush":
+            raise ExportError(Cause.NO_SPACE)
+
+    async def free(size_bytes: int) -> None:
+        site.tree.statfs = replace(site.tree.statfs, free_bytes=size_bytes)
+        await asyncio.sleep(15.0)
+
+    site.tree.before = full
+    await free(9000)
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is REFUSED
+    for size_bytes in (9000, 9000 + (1 << 19)):
+        await free(size_bytes)
+        await asyncio.sleep(900.0)
+        assert await site.controller.reconcile(clone.uid) is REFUSED
+    assert attempts == 2  # the two directories of one attempt
+    waits = [each for each in await site.messages("clone") if "has no room for a copy of claim shop/data" in each]
+    assert len(waits) == 1
+    assert "once 1Mi are free" in waits[0]
+    site.tree.before = no_fault
+    await free(2 << 20)
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is None
+
+
+@scene
+async def test_a_copy_that_waits_for_its_turn(site: Site) -> None:
+    """Space that is free again begins no attempt before the delay is over."""
+    await site.bound()
+    clone = site.claim("clone", dataSource=SOURCE)
+
+    async def full(name: str, path: RelPath) -> None:
+        if name == "make":
+            raise ExportError(Cause.NO_INODES)
+
+    site.tree.before = full
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is REFUSED
+    early = await site.controller.reconcile(clone.uid)
+    assert early is not None
+    assert not early.is_failure
+    assert 14.0 < early.backoff.first_s <= 15.0
+    await site.clones.cancel(names.volume_name(clone.uid))  # the claim needs none any longer: that is forgotten
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+
+
+@scene
+async def test_a_source_that_goes_before_its_copy_can_begin(site: Site) -> None:
+    """A clone that has passed all checks protects its source, though nothing is written while the export is away."""
+    source = await site.bound()
+    volume = site.cluster.volume(names.volume_name(source.uid))
+    assert volume is not None
+
+    async def away(name: str, path: RelPath) -> None:
+        raise ExportError(Cause.UNREACHABLE)
+
+    site.tree.before = away
+    clone = site.claim("clone", dataSource=SOURCE)
+    assert await site.controller.reconcile(clone.uid) is FAILED
+    assert site.export.pending == set()
+    assert site.clones.reader_of(volume) == "shop/clone"
+    site.cluster.delete("claims", "shop/data")
+    site.cluster.change("claims", "shop/data", lambda body: body["metadata"].update(finalizers=[]))
+    assert site.cluster.claim("shop/data") is None
+    assert await site.controller.reconcile(clone.uid) is FAILED
+    site.tree.before = no_fault
+    await asyncio.sleep(10.0)
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is None
+    assert site.content(clone) == File(b"data")
+    assert site.clones.reader_of(volume) is None
+    assert site.released == [volume.name]
+
+
+@scene
+async def test_a_clone_that_is_deleted_before_its_copy_can_begin(site: Site) -> None:
+    """Its source is free again, and looked at again."""
+    source = await site.bound()
+    volume = site.cluster.volume(names.volume_name(source.uid))
+    assert volume is not None
+    clone = site.claim("clone", dataSource=SOURCE)
+    with site.locks.try_acquire(volume.name):
+        assert await site.controller.reconcile(clone.uid) == Requeue.after(0.5)
+    assert site.clones.reader_of(volume) == "shop/clone"
+    site.cache.claims.apply(clone, deleted=True)
+    assert await site.controller.reconcile(clone.uid) is None
+    assert site.clones.reader_of(volume) is None
+    assert site.released == [volume.name]
+
+
+@scene
+async def test_a_source_on_an_export_that_has_not_answered(site: Site) -> None:
+    """While the ledger of an export is unknown, the source counts as on it: the event says that it is away."""
+    source = await site.bound()
+    clone = site.claim("clone", dataSource=SOURCE)
+    held(site)
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await site.clones.cancel(names.volume_name(clone.uid))
+    await site.export.forget(names.volume_name(source.uid))
+    unread = Export(Location("third", "/"), site.other)
+    site.ctx.exports._mounted[unread.location] = unread
+    site.ctx.health.add(unread, named=False)
+
+    async def away(name: str, path: RelPath) -> None:
+        raise ExportError(Cause.UNREACHABLE)
+
+    site.other.before = away
+    assert await site.controller.reconcile(clone.uid) is FAILED
 
 
 @scene

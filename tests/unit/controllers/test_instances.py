@@ -16,7 +16,7 @@ from provisioner.core.instances import DOUBT_S, LOOK_AGAIN_S, LOOK_EVERY_S, SETT
 from provisioner.core.locations import Location, RelPath
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import ApiUnavailable
-from provisioner.ports.tree import Cause, ExportError
+from provisioner.ports.tree import Cause, ExportError, Proof
 from provisioner.runtime.leadership import Alone
 from provisioner.telemetry.metrics import Metrics
 from tests.support.fakes.clock import LoopClock, simulate
@@ -231,6 +231,43 @@ def test_many_reclaims_share_a_look() -> None:
         before = tree.looks
         await asyncio.gather(*(leader.refusal() for _ in range(100)))
         assert tree.looks - before <= 2
+
+    play(scenario)
+
+
+def test_a_rename_can_rely_on_the_sign() -> None:
+    """While this instance may destroy data, a rename can rely on its sign; otherwise there is no proof."""
+
+    async def scenario(tree: MemoryTree) -> None:
+        leader = Leader(tree, Elected("a", 0))
+        assert leader.guard.proof(leader.export) is None
+        await leader.start()
+        for _ in range(3):
+            assert leader.guard.proof(leader.export) == Proof(SIGN, await tree.read_symlink(SIGN))
+            await asyncio.sleep(SIGN_EVERY_S + LOOK_EVERY_S)
+        assert isinstance(leader.leadership, Elected)
+        leader.leadership.held = False
+        assert leader.guard.proof(leader.export) is None
+
+    play(scenario)
+
+
+def test_no_rename_relies_on_a_sign_in_doubt() -> None:
+    """A foreign sign ends the proof: before the look that finds it, the rename fails; after it, there is none."""
+
+    async def scenario(tree: MemoryTree) -> None:
+        original = await leads(tree, "a", 3)
+        proof = original.guard.proof(original.export)
+        copy = await leads(tree, "b", 4)
+        assert copy.guard.proof(copy.export) is None
+        assert proof is not None
+        assert await tree.read_symlink(SIGN) != proof.text
+        for _ in range(600):
+            await asyncio.sleep(0.1)
+            held = original.guard.proof(original.export), copy.guard.proof(copy.export)
+            texts = {each.text for each in held if each is not None}
+            assert await tree.read_symlink(SIGN) not in texts
+        assert await original.refusal() is Cause.TWICE
 
     play(scenario)
 

@@ -22,7 +22,7 @@ from provisioner.runtime.workqueue import WorkQueue
 from tests.support import samples
 from tests.support.fakes.clock import simulate
 from tests.support.fakes.tree import Directory, File, no_fault
-from tests.unit.controllers.test_clones import Site
+from tests.unit.controllers.test_clones import Site, held
 
 SNAPSHOT_SOURCE = {"apiGroup": names.SNAPSHOT_GROUP, "kind": "VolumeSnapshot", "name": "snap"}
 
@@ -532,5 +532,49 @@ def test_what_is_queued() -> None:
         site.snapshot_queue.done(name)
         with site.taker.subscribed():
             assert await site.snapshot_queue.get() == name
+
+    played(script)
+
+
+def test_what_an_earlier_leader_has_copied() -> None:
+    """Once a snapshot cannot be served, its unfinished copy takes no space any longer."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        held(site)
+        name = site.take()
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        job = site.taker._jobs.pop(names.snapshot_uid(name))
+        assert job.task is not None
+        job.task.cancel()
+        await asyncio.sleep(1.0)
+        assert site.export.snapshots.begun
+        for kind, key in (("claims", "shop/data"), ("volumes", names.volume_name(source.uid))):
+            site.cluster.delete(kind, key)  # type: ignore[arg-type]
+            site.cluster.change(kind, key, lambda body: body["metadata"].update(finalizers=[]))  # type: ignore[arg-type]
+        assert await site.reconcile(name) is REFUSED
+        assert site.export.snapshots.begun == {}
+        assert site.tree.look(layout.COPIES) == Directory(mode=0o700)
+
+    played(script)
+
+
+def test_a_claim_that_is_created_again() -> None:
+    """A copy that has begun goes on with its volume, although another claim of that name waits for a volume."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        held(site)
+        name = site.take()
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        job = site.taker._jobs.pop(names.snapshot_uid(name))
+        assert job.task is not None
+        job.task.cancel()
+        site.cluster.delete("claims", "shop/data")
+        site.cluster.change("claims", "shop/data", lambda body: body["metadata"].update(finalizers=[]))
+        site.claim("data")
+        site.tree.before = no_fault
+        await site.taken(name)
+        assert site.stored(name) == File(b"data")
 
     played(script)

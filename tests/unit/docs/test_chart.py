@@ -74,11 +74,11 @@ def test_the_alerts_know_the_reasons_that_lie_in_a_claim() -> None:
     assert set(reasons.split("|")) == OF_THE_CLAIM
 
 
-@pytest.mark.parametrize("name", ["README.md", "Chart.yaml"])
+@pytest.mark.parametrize("name", ["README.md", "Chart.yaml", "dashboards/nfs-provisioner.json"])
 def test_links_outside_lead_to_files_of_ours(name: str) -> None:
     """Artifact Hub shows the chart without the repository: each link is whole, and leads to a file and a heading."""
     text = (CHART / name).read_text()
-    links = re.findall(rf"{HERE}([^\s)`]+)", text)
+    links = re.findall(rf"{HERE}([^\s)`\"]+)", text)
     assert len(links) > 4
     for path, _, anchor in (link.partition("#") for link in links):
         assert (ROOT / path).is_file(), path

@@ -356,6 +356,25 @@ async def test_adopting_is_undone() -> None:
     assert (ledger(tree, "volumes"), ledger(tree, "pending"), set(export.records)) == ([V1], [], {V1})
 
 
+async def test_a_record_that_ends_before_its_directory_is_adopted() -> None:
+    """The adoption is refused, and is judged again by what there is then."""
+    tree = MemoryTree()
+    export = await provisioned(tree, "a")
+
+    async def end(call: str, path: RelPath) -> None:
+        if call == "make_symlink" and path[1] == "pending":
+            volumes = tree.look((".provisioner", "volumes"))
+            assert isinstance(volumes, Directory)
+            del volumes.entries[V1]
+            export._state.index.remove(V1)
+
+    tree.after = end
+    with pytest.raises(ExportError) as caught:
+        await export.provision(V2, record("a", V2), ACCESS, adopt_from=V1)
+    assert caught.value.cause is Cause.RECORD
+    assert isinstance(tree.look(("a",)), Directory)
+
+
 @pytest.mark.parametrize("former", ["pvc-0", "pvc-9"], ids=["sorted before", "sorted after"])
 async def test_adopted_once(former: str) -> None:
     """Of two claims that want to adopt one directory at the same time, one gets it and the other one is refused."""

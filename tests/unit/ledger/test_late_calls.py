@@ -119,6 +119,21 @@ async def test_a_name_stays_taken_whatever_happens(fault: Fault, full: bool) -> 
         assert ledger(tree, "trash") == []
 
 
+@pytest.mark.parametrize("verifies", [True, False])
+async def test_a_directory_moves_only_while_the_sign_is_as_known(verifies: bool) -> None:
+    """The move in one call relies on the sign of the instance too: with another one nothing moves."""
+    tree = MemoryTree()
+    tree.verifies = verifies
+    export = await used(tree)
+    await export.heartbeats.sign_instance("uid.instance", "mine", over=True)
+    assert not await export.move_as_known(V1, export.heartbeats.proof("uid.instance", "former"))
+    assert not await export.move_as_known(V1, export.heartbeats.proof("uid.other", "mine"))
+    assert ledger(tree, "trash") == []
+    assert await export.move_as_known(V1, export.heartbeats.proof("uid.instance", "mine"))
+    assert ledger(tree, "trash") == [V1]
+    assert await export.move_to_trash(V1)
+
+
 @pytest.mark.parametrize("lost", [0, 1, 2])
 async def test_a_server_that_is_full(lost: int) -> None:
     """A directory goes into the trash although nothing can be created in it; unknown outcomes are retried."""

@@ -66,6 +66,17 @@ def test_a_peers_volume_on_a_direct_export() -> None:
     assert located(served, "nas2", "/srv/k8s/data", "port=many") is None
 
 
+def test_the_export_of_a_snapshot_class() -> None:
+    """An export that a class of snapshots names is that of the StorageClasses, at their port, or a new one."""
+    served = exports()
+    assert served.at(MOUNTED) is served.get(MOUNTED, MountOptions())
+    other = served.get(DIRECT, MountOptions())
+    known = served.get(DEEPER, MountOptions(port=2050))
+    assert served.at(DEEPER) is known
+    assert served.at(DIRECT) is other
+    assert served.at(Location("nas3", "/srv")).name == "nas3:/srv port None"
+
+
 def test_an_export_that_only_a_volume_names() -> None:
     """An export that only a volume's annotation names can be forged: another provisioner's volume does not use it."""
     served = exports()
