@@ -24,7 +24,7 @@ TAKEN = ROOT / "build" / "conformance" / "results.json"
 
 _BLOCK = re.compile(r"(<!-- results: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PATTERN = re.compile(r"\[Testpattern: ([^]]*)\]\s+(?:\[[^]]*\]\s+)*?(\S+) (.*)")
-_TAG = re.compile(r"\s*\[[A-Za-z:]+\]")
+_TAG = re.compile(r"\s*\[[A-Za-z:,]+\]")
 
 
 def main() -> int:
@@ -61,7 +61,7 @@ def passed(run: Run) -> str:
 def skipped(run: Run) -> str:
     """Return a table of the specs that did not run, with their reasons."""
     rows = [f"| {_named(result)} | {_reason(result)} |" for result in run.results if result.status == "skipped"]
-    return "\n".join(["| spec | why it did not run |", "|---|---|", *rows])
+    return "\n".join(["| spec | why it does not apply |", "|---|---|", *rows])
 
 
 BLOCKS: Mapping[str, Callable[[Run], str]] = {"about": about, "passed": passed, "skipped": skipped}
@@ -73,7 +73,7 @@ def _named(result: Result) -> str:
     if match is None:
         return _escaped(name)
     pattern, suite, spec = match.groups()
-    return f"**{_escaped(suite)}** {_escaped(_TAG.sub('', spec))} ({_escaped(pattern)})"
+    return f"**{_escaped(suite)}** {_escaped(_TAG.sub('', spec).strip())} ({_escaped(pattern)})"
 
 
 def _reason(result: Result) -> str:
