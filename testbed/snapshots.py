@@ -63,9 +63,15 @@ def create_crds(cluster: ControlPlane) -> None:
 
 
 def delete_crds(cluster: ControlPlane) -> None:
-    """Delete the CRDs of VolumeSnapshots, and with them all their objects."""
+    """Delete the CRDs of VolumeSnapshots with all their objects, and return when they are gone."""
     for plural in PLURALS:
         cluster.api.delete(f"{CRDS}/{plural}.{GROUP}")
+    left = {f"{plural}.{GROUP}" for plural in PLURALS}
+    eventually(
+        lambda: left.isdisjoint(each["metadata"]["name"] for each in cluster.api.list(CRDS)),
+        "the CRDs are gone",
+        timeout_s=120,
+    )
 
 
 def _is_served(cluster: ControlPlane, plural: str) -> bool:

@@ -73,7 +73,7 @@ def _measure(directory: Path, output: Path, fault: str, only: str, progress: Pro
         others = {result.name for result in skipped}
         chosen = [name for name in names if name not in others and not specs.at_full_speed(name)]
         progress(f"running {len(chosen)} of {len(names)} specs on two nodes")
-        with running.snapshots_of(release), faults.FAULTS[fault](release) as seen:
+        with release.snapshots(), faults.FAULTS[fault](release) as seen:
             done = running.run(suite, chosen, progress=progress)
         if seen:
             progress(f"faults: {len(seen)}")

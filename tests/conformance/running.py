@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from testcontainers.core.docker_client import DockerClient
 
 from provisioner import __version__
-from testbed import binaries, snapshots
+from testbed import binaries
 from testbed.binaries import Progress, silent
 from testbed.cluster import ControlPlane
 from testbed.ganesha import Export, Ganesha
@@ -94,19 +93,6 @@ def on_nodes(installed: Installed, directory: Path, *, progress: Progress = sile
         node.run(rules)
     driver = {"DriverInfo": {"PerformanceTestOptions": _FEWER}}
     return Suite(cluster.kubeconfig, directory, driver=driver, progress=progress)
-
-
-@contextmanager
-def snapshots_of(installed: Installed) -> Iterator[None]:
-    """Run the stock snapshot-controller, with a class for the release. Raises BinariesMissing, ServerFailed."""
-    plane = installed.cluster.control_plane
-    snapshots.create_crds(plane)
-    with snapshots.SnapshotController(plane):
-        body = {"driver": installed.provisioner, "deletionPolicy": "Delete"}
-        kind = {"apiVersion": f"{snapshots.GROUP}/v1", "kind": "VolumeSnapshotClass", "metadata": {"name": _CLASS}}
-        installed.cluster.apply(kind | body)
-        yield
-    snapshots.delete_crds(plane)
 
 
 def left_out(names: Iterable[str]) -> list[Result]:

@@ -6,12 +6,13 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
-from testbed import helm
+from testbed import helm, snapshots
 from testbed.api import ApiError, Object
 from testbed.helm import Helm
 from testbed.waiting import eventually
@@ -72,6 +73,19 @@ class Installed:
         """Upgrade the release with further values, such as `log.level=debug`, without waiting for the replicas."""
         sets = [f"--set={each}" for each in changes]
         self.helm.run("upgrade", NAME, CHART, _WHERE, "--reset-then-reuse-values", *sets, timeout_s=_HELM_S)
+
+    @contextmanager
+    def snapshots(self) -> Iterator[None]:
+        """Run the stock snapshot-controller, with a class for the release. Raises BinariesMissing, ServerFailed."""
+        plane = self.cluster.control_plane
+        snapshots.create_crds(plane)
+        with snapshots.SnapshotController(plane):
+            body = {"driver": self.provisioner, "deletionPolicy": "Delete"}
+            metadata = {"name": "nfs-client"}
+            kind = {"apiVersion": f"{snapshots.GROUP}/v1", "kind": "VolumeSnapshotClass", "metadata": metadata}
+            self.cluster.apply(kind | body)
+            yield
+        snapshots.delete_crds(plane)
 
     def test(self) -> str:
         """Run the chart's own tests and return Helm's output. Raises HelmFailed if one fails."""

@@ -9,15 +9,11 @@ import pytest
 
 from testbed.api import Object
 from tests.e2e.containers import PROVISIONER
-from tests.e2e.installed import MYSQL_UID
+from tests.e2e.databases import database, sql
 from tests.e2e.stories import IDLE, MARIADB_10_11, MARIADB_11_8, NGINX, Story, config_map, pod_spec, service, workload
 
 pytestmark = pytest.mark.timeout(3600)
 
-MARIADB = """
-test -d /var/lib/mysql/mysql || mariadb-install-db --auth-root-socket-user=mysql --skip-test-db
-exec mariadbd --innodb-buffer-pool-size=64M --innodb-log-file-size=16M
-"""
 TABLES = """
 CREATE DATABASE shop;
 USE shop;
@@ -63,31 +59,15 @@ print(json.dumps([urllib.request.urlopen(place, timeout=60).read().decode() for 
 """
 
 
-def database(image: str) -> Object:
-    """Return a pod's spec for MariaDB with its data on the claim `data`."""
-    return pod_spec(
-        *(image, "sh", "-ec", MARIADB),
-        uid=MYSQL_UID,
-        claims={"/var/lib/mysql": "data"},
-        scratch=["/run/mysqld", "/tmp"],
-        ready={"exec": {"command": ["mariadb-admin", "ping"]}},
-    )
-
-
-def sql(story: Story, statements: str) -> str:
-    """Run SQL in MariaDB and return its output."""
-    return story.run("db", "mariadb", "--skip-column-names", input=statements.encode())
-
-
 @pytest.mark.thorough
 def test_mariadb(story: Story) -> None:
     """MariaDB 10.11 writes tables to a claim, and 11.8 upgrades and reads them on the same claim."""
     story.claim("databases", size="1Gi", accessModes=["ReadWriteOnce"])
     with story.timed("MariaDB 10.11 on a new claim: from its pod to ready"):
         story.start("db", database(MARIADB_10_11))
-    assert sql(story, "SELECT VERSION()").startswith("10.11.")
-    sql(story, TABLES)
-    written = sql(story, SEEN)
+    assert sql(story, "db", "SELECT VERSION()").startswith("10.11.")
+    sql(story, "db", TABLES)
+    written = sql(story, "db", SEEN)
     assert written.splitlines()[:2] == ["2000\torder 999", "written by 10.11"]
     with story.timed("MariaDB 10.11: its pod deleted"):
         story.delete_pod("db")
@@ -95,10 +75,10 @@ def test_mariadb(story: Story) -> None:
         story.start("db", database(MARIADB_11_8))
     with story.timed("MariaDB 11.8: mariadb-upgrade"):
         assert story.run("db", "mariadb-upgrade", "--user=mysql").rstrip().endswith("OK")
-    assert sql(story, "SELECT VERSION()").startswith("11.8.")
-    assert sql(story, SEEN) == written
-    sql(story, "INSERT INTO shop.notes VALUES (2, 'written by 11.8')")
-    assert sql(story, "SELECT COUNT(*) FROM shop.notes").strip() == "2"
+    assert sql(story, "db", "SELECT VERSION()").startswith("11.8.")
+    assert sql(story, "db", SEEN) == written
+    sql(story, "db", "INSERT INTO shop.notes VALUES (2, 'written by 11.8')")
+    assert sql(story, "db", "SELECT COUNT(*) FROM shop.notes").strip() == "2"
 
 
 def web_servers() -> Object:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(4 * 3600)
 def suite(installed: Installed, pytestconfig: pytest.Config) -> Iterator[Suite]:
     """The suite for the nodes, with both replicas and snapshots; build/conformance-e2e keeps its reports."""
     installed.ready()
-    with running.snapshots_of(installed):
+    with installed.snapshots():
         yield running.on_nodes(installed, pytestconfig.rootpath / "build" / "conformance-e2e")
 
 

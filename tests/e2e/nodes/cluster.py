@@ -16,6 +16,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from testbed import binaries, ganesha, vm
@@ -112,7 +113,7 @@ class NodeCluster(Startable):
         """Create or update objects by server-side apply. Raises KubectlFailed."""
         everything = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         words = ("apply", "--server-side", "--force-conflicts", "--field-manager=stories", "--filename=-")
-        self._ask(*words, input=json.dumps(everything).encode())
+        self.kubectl(*words, input=json.dumps(everything).encode())
 
     def execute(
         self, namespace: str, pod: str, *words: str, container: str = "", input: bytes = b"", timeout_s: float = 120.0
@@ -120,26 +121,46 @@ class NodeCluster(Startable):
         """Run a command in a pod's container and return its stdout. Raises KubectlFailed, TimeoutExpired."""
         chosen = [f"--container={container}"] if container else []
         stdin = ["--stdin"] if input else []
-        return self._ask(
+        return self.kubectl(
             "exec", f"--namespace={namespace}", pod, *chosen, *stdin, "--", *words, input=input, timeout_s=timeout_s
         )
 
     def logs(self, namespace: str, pod: str, container: str = "") -> str:
         """Return the log of a pod's container since its start. Raises KubectlFailed, TimeoutExpired."""
         chosen = [f"--container={container}"] if container else []
-        return self._ask("logs", f"--namespace={namespace}", pod, *chosen)
+        return self.kubectl("logs", f"--namespace={namespace}", pod, *chosen)
 
-    def _ask(self, *words: str, input: bytes = b"", timeout_s: float = 120.0) -> str:
-        # HOME: kubectl caches there what the API server serves.
-        environment = os.environ | {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self._directory)}
+    @contextmanager
+    def opened(self, namespace: str, pod: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Run a command in a pod with pipes: stdin, and stdout with stderr. The exit kills kubectl only."""
+        command = [self._kubectl, "exec", "--stdin", f"--namespace={namespace}", pod, "--", *words]
+        with subprocess.Popen(
+            command,
+            env=self._environment(),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as running:
+            try:
+                yield running
+            finally:
+                running.kill()
+
+    def kubectl(self, *words: str, input: bytes = b"", timeout_s: float = 120.0) -> str:
+        """Run a kubectl command and return its stdout. Raises KubectlFailed, TimeoutExpired."""
         done = subprocess.run(
-            [self._kubectl, *words], input=input, env=environment, capture_output=True, timeout=timeout_s
+            [self._kubectl, *words], input=input, env=self._environment(), capture_output=True, timeout=timeout_s
         )
         stdout = done.stdout.decode(errors="replace")
         if done.returncode:
             stderr = done.stderr.decode(errors="replace")
             raise KubectlFailed(f"kubectl {' '.join(words)}: status {done.returncode}\n{stdout}\n{stderr}")
         return stdout
+
+    def _environment(self) -> dict[str, str]:
+        # HOME: kubectl caches there what the API server serves.
+        return os.environ | {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self._directory)}
 
     def _new_control_plane(self) -> ControlPlane:
         soon = [f"--default-{what}-toleration-seconds={POD_LEAVES_S}" for what in ("not-ready", "unreachable")]
