@@ -15,6 +15,7 @@ from testbed.api import Object
 from tests.e2e.databases import database, session, sql
 from tests.e2e.installed import Installed
 from tests.e2e.stories import MARIADB_11_8, Story, service, workload
+from tests.support.archiving import directory
 from tests.support.pages import blocks, section
 
 pytestmark = pytest.mark.timeout(3600)
@@ -37,7 +38,6 @@ END FOR //
 """
 """Each INSERT is a transaction of its own."""
 
-COUNT = "SELECT COUNT(*) FROM shop.notes"
 SEEN = """
 SELECT COUNT(*), MIN(id), MAX(id), SUM(CRC32(what)) FROM shop.orders;
 SELECT COUNT(*), MIN(id), MAX(id), SUM(CRC32(what)) FROM shop.notes;
@@ -61,6 +61,11 @@ def manifest(page: str, name: str) -> Object:
     return dict(found)
 
 
+def count(story: Story) -> int:
+    """Return the number of rows in the running database."""
+    return int(sql(story, "db-0", "SELECT COUNT(*) FROM shop.orders"))
+
+
 def follow(story: Story, page: str, start: str) -> None:
     """Run the command of a page that begins so, in the story's namespace."""
     found = re.search(rf"kubectl {re.escape(start)}[^`\n]*", section(page))
@@ -70,22 +75,29 @@ def follow(story: Story, page: str, start: str) -> None:
 
 
 def rows(output: str) -> int:
-    """Return the number of rows in the first table of SEEN; each table has rows 1 to N without a gap."""
+    """Return the number of orders that SEEN shows, after a check that each table has the rows 1 to N without a gap."""
     counts = [[int(each) for each in line.split("\t")[:3]] for line in output.splitlines()]
     assert all(count == last and first == 1 for count, first, last in counts)
     orders, notes = (count for count, _, _ in counts)
-    # The lock can fall between the two statements of a round.
+    # A lock can fall between the two statements of a round.
     assert orders - notes in (0, 1)
     return orders
 
 
+def files(story: Story) -> dict[str, tuple[int, int]]:
+    """Return the size and the time of each file of MariaDB on the server."""
+    place = directory(story.cluster.export, story.bound())
+    found = {str(each.relative_to(place)): each.stat() for each in place.rglob("*") if each.is_file()}
+    return {name: (seen.st_size, seen.st_mtime_ns) for name, seen in found.items()}
+
+
 @contextmanager
 def locked(story: Story, what: str) -> Iterator[str]:
-    """Lock the tables with the SQL of the page; yield what SEEN shows."""
+    """Lock the tables with the SQL of the page; yield what SEEN shows. No file is written under the lock."""
     lock, unlock = (block.text for block in blocks("sql") if block.page == CLONES)
     *first, status = lock.strip().splitlines()
     with session(story, "db-0") as held:
-        with story.timed(f"MariaDB under load: from the lock to nothing to write, for {what}"):
+        with story.timed(f"MariaDB under load: locked, with nothing left to write, for {what}"):
             held.run("\n".join(first))
             story.eventually(
                 lambda: held.run(status).split() == ["Innodb_buffer_pool_pages_dirty", "0"],
@@ -93,10 +105,12 @@ def locked(story: Story, what: str) -> Iterator[str]:
                 timeout_s=300,
             )
         seen = held.run(SEEN)
+        before = files(story)
         yield seen
         assert held.run(SEEN) == seen
+        assert files(story) == before
         held.run(unlock)
-    story.eventually(lambda: rows(sql(story, "db-0", SEEN)) > rows(seen), "the writer goes on", timeout_s=120)
+    story.eventually(lambda: count(story) > rows(seen), "the writer goes on", timeout_s=120)
 
 
 def read_copy(story: Story, claim: str) -> str:
@@ -125,7 +139,7 @@ def test_a_database(story: Story) -> None:
     sql(story, "db-0", TABLES)
     with session(story, "db-0", "--delimiter=//") as writer:
         writer.send(WRITER)
-        story.eventually(lambda: int(sql(story, "db-0", COUNT)) > 500, "the writer writes", timeout_s=300)
+        story.eventually(lambda: count(story) > 500, "the writer writes", timeout_s=300)
         with locked(story, "a snapshot") as in_snapshot, story.timed("a snapshot of MariaDB's claim: to ready"):
             story.apply(manifest(SNAPSHOTS, "before-upgrade"))
             follow(story, SNAPSHOTS, "wait -n shop volumesnapshot/before-upgrade")
@@ -137,7 +151,7 @@ def test_a_database(story: Story) -> None:
             story.bound("data-before-upgrade", timeout_s=COPY_S)
         assert read_copy(story, "data-before-upgrade") == in_snapshot
         assert read_copy(story, "data-copy") == in_clone
-        assert rows(in_snapshot) < rows(in_clone) < rows(sql(story, "db-0", SEEN))
+        assert rows(in_snapshot) < rows(in_clone) < count(story)
         follow(story, CLONES, "scale statefulset db")
     story.eventually(lambda: not story.pods("db"), "MariaDB is stopped", timeout_s=300)
     with story.timed("a clone of the stopped MariaDB's claim: to Bound"):

@@ -133,7 +133,7 @@ class NodeCluster(Startable):
     @contextmanager
     def opened(self, namespace: str, pod: str, *words: str) -> Iterator[subprocess.Popen[str]]:
         """Run a command in a pod with pipes: stdin, and stdout with stderr. The exit kills kubectl only."""
-        command = [self._kubectl, "exec", "--stdin", f"--namespace={namespace}", pod, "--", *words]
+        command: list[str | Path] = [self._kubectl, "exec", "--stdin", f"--namespace={namespace}", pod, "--", *words]
         with subprocess.Popen(
             command,
             env=self._environment(),
