@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ from msgspec import structs
 
 from provisioner.controllers.snapshots import SnapshotController
 from provisioner.core import names
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim
 from provisioner.core.records import SnapshotRecord
 from provisioner.ledger import layout
 from provisioner.ledger.copying import Progress
 from provisioner.ports.cluster import Forbidden
 from provisioner.ports.tree import Cause, ExportError
-from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED
+from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 from tests.support import samples
 from tests.support.fakes.clock import simulate
@@ -464,24 +466,97 @@ def test_a_volume_without_a_record() -> None:
 
 
 def test_a_failed_copy() -> None:
-    """A copy that fails is discarded, its reason is in the status, and the next one begins again."""
+    """A copy that fails is discarded, its reason is in the status, and it begins again after a delay."""
 
     async def script(site: SnapshotSite, _: Claim) -> None:
         name = site.take()
 
         async def full(call: str, _path: Any) -> None:
             if call == "make":
-                raise ExportError(Cause.NO_SPACE)
+                raise ExportError(Cause.QUOTA)
 
         site.tree.before = full
         await site.reconcile(name)
         await asyncio.sleep(1.0)
-        assert await site.reconcile(name) == FAILED
-        assert "no space left" in site.status(name)["error"]["message"]
+        assert await site.reconcile(name) == REFUSED
+        assert "has reached a quota" in site.status(name)["error"]["message"]
         assert site.export.snapshots.begun == {}
         site.tree.before = no_fault
+        early = await site.reconcile(name)
+        assert isinstance(early, Requeue)
+        assert not early.is_failure
+        assert 14.0 < early.backoff.first_s <= 15.0
+        assert site.export.snapshots.begun == {}
+        await asyncio.sleep(15.0)
         await site.taken(name)
         assert "error" not in site.status(name)
+
+    played(script)
+
+
+def test_a_copy_that_has_no_room() -> None:
+    """It does not begin again before the export has more space; the status and an event say how much."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        directory = site.tree.look(site.export.records[names.volume_name(source.uid)].path)
+        assert isinstance(directory, Directory)
+        directory.entries["large"] = File(bytes(range(1, 251)) * 40)
+        site.tree.files.clones = site.tree.files.copies = False
+        attempts = 0
+
+        async def full(call: str, path: RelPath) -> None:
+            nonlocal attempts
+            attempts += call == "make_directory" and path[:2] == layout.COPIES and path[3:] == ("tree",)
+            if call == "flush":
+                raise ExportError(Cause.NO_SPACE)
+
+        async def free(size_bytes: int) -> None:
+            site.tree.statfs = replace(site.tree.statfs, free_bytes=size_bytes)
+            await asyncio.sleep(15.0)
+
+        site.tree.before = full
+        await free(9000)
+        name = site.take()
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        assert await site.reconcile(name) == REFUSED
+        assert "no space left" in site.status(name)["error"]["message"]
+        for size_bytes in (9000, 9000 + (1 << 19)):
+            await free(size_bytes)
+            await asyncio.sleep(900.0)
+            assert await site.reconcile(name) == REFUSED
+            missing = (
+                "has no room for a copy of claim shop/data, which had no space left before: it begins again once 1Mi"
+            )
+            assert missing in site.status(name)["error"]["message"]
+        assert attempts == 1
+        assert site.export.snapshots.begun == {}
+        assert len([each for each in await site.messages("snap") if missing in each]) == 1
+        site.tree.before = no_fault
+        await free(2 << 20)
+        await site.taken(name)
+
+    played(script)
+
+
+def test_failures_of_a_snapshot_that_is_gone() -> None:
+    """They are forgotten with it."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+
+        async def full(call: str, _path: Any) -> None:
+            if call == "make":
+                raise ExportError(Cause.NO_INODES)
+
+        site.tree.before = full
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        assert await site.reconcile(name) == REFUSED
+        site.cluster.delete("snapshots", "shop/snap")
+        await site.reconcile(name)
+        assert site.cluster.snapshot_content(name) is None
+        assert site.taker._attempts._failed == {}
 
     played(script)
 
