@@ -261,6 +261,9 @@ class Clones:
                 source, path, own = await self._locate(plan)
             except SourceUnusable:
                 self._wanted.pop(plan.volume, None)  # there is nothing to protect: the claims are looked at again
+                begun = export.records.get(plan.volume)
+                if begun is not None and not begun.copied:
+                    await self._discard(plan.volume, export)  # what an earlier leader has copied takes space
                 raise
             async with ctx.health.fail_fast(export):
                 # Data without a group of its own keeps its groups, as data that is adopted.
@@ -290,7 +293,7 @@ class Clones:
                 self._succeeded(job)
                 return copy
             except CopyFailed as exc:
-                await self._discard(job)
+                await self._discard(plan.volume, export)
                 if exc.refusal.cause is Cause.UNSETTLED:
                     return exc.refusal
                 return CopyFailed(exc.refusal, export.name if source is export else f"{source.name} or {export.name}")
@@ -300,15 +303,15 @@ class Clones:
                 self._revisit(plan.claim.uid)
         return ExportError(Cause.UNEXPECTED)
 
-    async def _discard(self, job: _Job) -> None:
-        """Move a failed copy into the trash, which frees its space soon."""
-        if not self._ctx.guard.allows(job.export):
+    async def _discard(self, volume_name: str, export: Export) -> None:
+        """Move an unfinished copy into the trash, which frees its space soon."""
+        if not self._ctx.guard.allows(export):
             return
         try:
-            await job.export.discard_copies(job.plan.volume)
+            await export.discard_copies(volume_name)
         except ExportError as exc:
-            log.debug("copy_not_discarded", volume=job.plan.volume, error=str(exc))
-        self.on_discarded(job.export)
+            log.debug("copy_not_discarded", volume=volume_name, error=str(exc))
+        self.on_discarded(export)
 
     async def cancel(self, volume_name: str) -> None:
         """End the copy for a volume whose claim needs none any more; what it has made is left to `Export.undo`."""

@@ -172,13 +172,25 @@ def _deleted(view: SnapshotView, content: SnapshotContent) -> Decision:
     if matters and view.stored is None and not view.all_read:
         return Wait("not all exports were read")
     if not asked and is_bound and (view.snapshot is not None or view.stored is not None):
-        return Wait("the content is in use: delete its VolumeSnapshot")
+        return _in_use(view, content)
     if content.spec.deletion_policy == "Delete" and view.stored is None and _was_complete(content):
         return Fail(
             f"no ledger has the data of snapshot {handle_of(content)}, which is to be deleted: check that its export is"
             " used; to give the data up, set deletionPolicy of the content to Retain"
         )
     return _release(view, content)
+
+
+def _in_use(view: SnapshotView, content: SnapshotContent) -> Decision:
+    """Go on with a content that was deleted by hand under its snapshot, until it is ready.
+
+    Otherwise a copy that an earlier leader has begun would stay unfinished, and the reclaim of its source would wait.
+    """
+    snapshot, is_ready = view.snapshot, content.status is not None and content.status.ready_to_use
+    is_ours = handle_of(content) and not content.spec.source.snapshot_handle
+    if is_ours and not is_ready and snapshot is not None and not snapshot.metadata.deletion_timestamp:
+        return _taken(view, snapshot) if view.stored is None else _complete(view, content, view.stored)
+    return Wait("the content is in use: delete its VolumeSnapshot")
 
 
 def _release(view: SnapshotView, content: SnapshotContent) -> Release:

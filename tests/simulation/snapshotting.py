@@ -170,10 +170,13 @@ class Album:
         self._trees = list(world.trees.values())
         self._cluster = site.cluster
         self.shots: dict[str, Shot] = {}
+        self._released: set[str] = set()
+        """The snapshots whose data stays by the policy of their content, which is gone."""
         site.cluster.listeners.append(self._changed)
         world.judge.checks.append(self._check)
         world.judge.rests.append(self.unrest)
         world.judge.restored = self._restored
+        world.judge.excused = self._is_held
 
     def _data(self, handle: str) -> Directory | None:
         for tree in self._trees:
@@ -185,6 +188,8 @@ class Album:
     def _changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
         if kind in ("snapshots", "snapshot_contents"):
             self._doom()
+        if isinstance(before, SnapshotContent) and after is None and before.spec.deletion_policy == "Retain":
+            self._released.add(snapshots.handle_of(before))
         if kind == "snapshot_contents" and isinstance(after, SnapshotContent) and after.spec.driver == PROVISIONER:
             was = isinstance(before, SnapshotContent) and before.status is not None and before.status.ready_to_use
             if after.status is not None and after.status.ready_to_use and not was:
@@ -269,11 +274,22 @@ class Album:
             found = tree.look(layout.SNAPSHOTS)
             for name in found.entries if isinstance(found, Directory) else ():
                 handle = name.removesuffix(layout.BEGUN)
-                known = handle in self.shots and not self.shots[handle].doomed
+                known = handle in self._released or (handle in self.shots and not self.shots[handle].doomed)
                 if name.endswith(layout.BEGUN) and handle not in uids:
                     yield f"snapshot {handle} has begun, and is gone"
                 elif not name.endswith(layout.BEGUN) and not known and self._content_of(handle) is None:
                     yield f"the data of snapshot {handle} stays, and nothing needs it"
+
+    def _is_held(self, copy: str) -> bool:
+        """Whether a copy is for a snapshot that is being deleted, which a claim that restores from it holds up.
+
+        It ends as soon as a tenant deletes that claim.
+        """
+        handle = names.snapshot_handle(copy.rpartition(".")[0])
+        leaving = [
+            each for each in self._cluster.snapshots() if each.uid == handle and each.metadata.deletion_timestamp
+        ]
+        return any(_restores(claim, snapshot) for snapshot in leaving for claim in self._cluster.claims())
 
     def _should_be_ready(self, snapshot: Snapshot) -> bool:
         """Whether a snapshot that is not ready has no reason that users can see."""

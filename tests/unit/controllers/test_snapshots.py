@@ -634,6 +634,32 @@ def test_what_an_earlier_leader_has_copied() -> None:
     played(script)
 
 
+def test_a_content_that_is_deleted_by_hand() -> None:
+    """A copy that an earlier leader has begun is completed, although an admin has deleted the content."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        held(site)
+        name = site.take()
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        job = site.taker._jobs.pop(names.snapshot_uid(name))
+        assert job.task is not None
+        job.task.cancel()
+        finalizers = {"finalizers": [names.CONTENT_FINALIZER]}
+        site.cluster.change("snapshot_contents", name, lambda body: body["metadata"].update(finalizers))
+        site.cluster.delete("snapshot_contents", name)
+        site.tree.before = no_fault
+        await site.taken(name)
+        assert site.stored(name) == File(b"data")
+        volume = site.cluster.volume(names.volume_name(source.uid))
+        assert volume is not None
+        assert site.clones.snapshot_of(volume) is None
+        assert await site.reconcile(name) == AWAITING_CHANGE
+        assert site.stored(name) == File(b"data")
+
+    played(script)
+
+
 def test_a_claim_that_is_created_again() -> None:
     """A copy that has begun goes on with its volume, although another claim of that name waits for a volume."""
 

@@ -252,11 +252,21 @@ def test_deletion() -> None:
 
 
 def test_a_content_that_is_deleted_by_hand() -> None:
-    """A content under a snapshot stays with its data, until the snapshot is deleted too."""
+    """A content under a snapshot becomes ready, and stays with its data until the snapshot is deleted too."""
     view = replace(WITH, content=deleted(CONTENT, asked=False), stored=RECORD)
-    assert isinstance(snapshots.decide(view), Wait)
-    assert isinstance(snapshots.decide(replace(view, snapshot=None)), Wait)
-    assert isinstance(snapshots.decide(replace(view, stored=None)), Wait)
+    assert snapshots.decide(view) == Serve(UID, RECORD)
+    assert snapshots.decide(replace(view, stored=None)) == Take(RECORD)
+    assert isinstance(snapshots.decide(replace(view, stored=None, volume=None)), Fail)
+    ready = deleted(structs.replace(CONTENT, status=READY), asked=False)
+    leaving = structs.replace(SNAPSHOT, metadata=structs.replace(SNAPSHOT.metadata, deletion_timestamp=NOW))
+    foreign = deleted(spec(CONTENT, source=ContentSource(snapshot_handle=UID)), asked=False)
+    renamed = structs.replace(ready, status=None, metadata=structs.replace(ready.metadata, name="by-hand"))
+    assert isinstance(snapshots.decide(replace(view, content=ready)), Wait)
+    assert isinstance(snapshots.decide(replace(view, content=foreign)), Wait)
+    assert isinstance(snapshots.decide(replace(view, content=renamed, stored=None)), Wait)
+    for snapshot in (None, leaving):
+        assert isinstance(snapshots.decide(replace(view, snapshot=snapshot)), Wait)
+    assert isinstance(snapshots.decide(replace(view, stored=None, snapshot=leaving)), Wait)
     assert snapshots.decide(replace(view, stored=None, snapshot=None)) == Release(data=False)
     unbound = deleted(spec(CONTENT, volume_snapshot_ref=ClaimRef("shop", "nightly")), asked=False)
     assert snapshots.decide(replace(view, content=unbound)) == Release(data=True)
