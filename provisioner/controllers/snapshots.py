@@ -193,6 +193,7 @@ class SnapshotController:
             claim=None,
             volume=None,
             stored=export.snapshots.complete[handle] if export is not None else None,
+            begun=self._begun(handle) is not None,
             shared=False,
             all_read=all(map(ctx.health.is_read, ctx.exports)),
         )
@@ -317,7 +318,7 @@ class SnapshotController:
             await self._name_class(view, content)
             # A snapshot that was deleted before it got a finalizer leaves a content that nothing else deletes.
             live = await ctx.cluster.get_snapshot(record.namespace, record.snapshot)
-            if live is None or live.uid != handle or live.metadata.deletion_timestamp:
+            if live is None or live.uid != handle or (live.metadata.deletion_timestamp and not view.begun):
                 return FAILED
             await ctx.guard.require(export)
             async with ctx.health.fail_fast(export):

@@ -46,6 +46,8 @@ class SnapshotView:
     """The volume of that claim; if the claim is gone, the volume that the content names."""
     stored: SnapshotRecord | None
     """The ledger's record of the complete snapshot."""
+    begun: bool
+    """Whether a ledger says that its copy has begun, by this leader or an earlier one, and is not complete."""
     shared: bool
     """Whether another content, which is not being deleted, has the same data."""
     all_read: bool
@@ -156,8 +158,9 @@ def decide(view: SnapshotView) -> Decision:
         return Fail("the content was not created by the provisioner: use a VolumeSnapshot of a claim")
     if view.snapshot is None:
         return Withdraw() if view.all_read else Wait("not all exports were read")
-    if view.snapshot.metadata.deletion_timestamp:
+    if view.snapshot.metadata.deletion_timestamp and not view.begun:
         return Wait("the snapshot is being deleted")
+    # What has begun goes on: a claim that restores from the snapshot holds up its deletion.
     return _taken(view, view.snapshot)
 
 
@@ -188,8 +191,11 @@ def _in_use(view: SnapshotView, content: SnapshotContent) -> Decision:
     """
     snapshot, is_ready = view.snapshot, content.status is not None and content.status.ready_to_use
     is_ours = handle_of(content) and not content.spec.source.snapshot_handle
-    if is_ours and not is_ready and snapshot is not None and not snapshot.metadata.deletion_timestamp:
-        return _taken(view, snapshot) if view.stored is None else _complete(view, content, view.stored)
+    if is_ours and not is_ready and snapshot is not None:
+        if view.stored is not None:
+            return _complete(view, content, view.stored)
+        if view.begun or not snapshot.metadata.deletion_timestamp:
+            return _taken(view, snapshot)
     return Wait("the content is in use: delete its VolumeSnapshot")
 
 

@@ -103,8 +103,6 @@ class Judge:
         """Further ones that hold at rest."""
         self.restored: Callable[[str, Directory], Iterator[str]] = lambda *_: iter(())
         """Yields what is wrong with a directory that was restored from a snapshot."""
-        self.excused: Callable[[str], bool] = lambda _: False
-        """Whether a directory in `copies` waits for a deed of a tenant, by its name."""
 
     def watch(self, cluster: MemoryCluster) -> None:
         """Watch a cluster from now on."""
@@ -513,8 +511,7 @@ class Judge:
                 continue
             for path, _ in _walk((), tree.root):
                 in_trash = path[: len(TRASH)] == TRASH and len(path) > len(TRASH)
-                in_copies = path[: len(layout.COPIES)] == layout.COPIES and len(path) > len(layout.COPIES)
-                if in_copies and not self.excused(path[len(layout.COPIES)]):
+                if path[: len(layout.COPIES)] == layout.COPIES and len(path) > len(layout.COPIES):
                     yield f"{location} has a copy that nothing needs: {path[-1]}"
                 if in_trash and not self._is_kept(path[len(TRASH)]):
                     yield f"the trash of {location} is not empty: {path[-1]}"

@@ -172,11 +172,12 @@ class Album:
         self.shots: dict[str, Shot] = {}
         self._released: set[str] = set()
         """The snapshots whose data stays by the policy of their content, which is gone."""
+        self._unseen: set[str] = set()
+        """The snapshots that were deleted before the snapshot-controller saw them. Contents that it saw stay."""
         site.cluster.listeners.append(self._changed)
         world.judge.checks.append(self._check)
         world.judge.rests.append(self.unrest)
         world.judge.restored = self._restored
-        world.judge.excused = self._is_held
 
     def _data(self, handle: str) -> Directory | None:
         for tree in self._trees:
@@ -190,6 +191,8 @@ class Album:
             self._doom()
         if isinstance(before, SnapshotContent) and after is None and before.spec.deletion_policy == "Retain":
             self._released.add(snapshots.handle_of(before))
+        if isinstance(before, Snapshot) and after is None and not before.metadata.finalizers:
+            self._unseen.add(before.uid)
         if kind == "snapshot_contents" and isinstance(after, SnapshotContent) and after.spec.driver == PROVISIONER:
             was = isinstance(before, SnapshotContent) and before.status is not None and before.status.ready_to_use
             if after.status is not None and after.status.ready_to_use and not was:
@@ -252,6 +255,9 @@ class Album:
                 yield f"snapshot {shot.handle} was changed"
         for content in self._cluster.snapshot_contents():
             bound = content.spec.volume_snapshot_ref.uid in uids
+            seen = names.CONTENT_FINALIZER in content.metadata.finalizers
+            if seen and content.spec.volume_snapshot_ref.uid in self._unseen:
+                continue
             if content.spec.driver == PROVISIONER and content.spec.deletion_policy == "Delete" and not bound:
                 yield f"content {content.name} has no snapshot"
         yield from filter(None, map(self._unready, self._cluster.snapshots()))
@@ -279,17 +285,6 @@ class Album:
                     yield f"snapshot {handle} has begun, and is gone"
                 elif not name.endswith(layout.BEGUN) and not known and self._content_of(handle) is None:
                     yield f"the data of snapshot {handle} stays, and nothing needs it"
-
-    def _is_held(self, copy: str) -> bool:
-        """Whether a copy is for a snapshot that is being deleted, which a claim that restores from it holds up.
-
-        It ends as soon as a tenant deletes that claim.
-        """
-        handle = names.snapshot_handle(copy.rpartition(".")[0])
-        leaving = [
-            each for each in self._cluster.snapshots() if each.uid == handle and each.metadata.deletion_timestamp
-        ]
-        return any(_restores(claim, snapshot) for snapshot in leaving for claim in self._cluster.claims())
 
     def _should_be_ready(self, snapshot: Snapshot) -> bool:
         """Whether a snapshot that is not ready has no reason that users can see."""

@@ -660,6 +660,28 @@ def test_a_content_that_is_deleted_by_hand() -> None:
     played(script)
 
 
+def test_a_snapshot_that_is_deleted_during_its_copy() -> None:
+    """A copy that an earlier leader has begun is completed while a claim holds up the snapshot's deletion."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        held(site)
+        name = site.take()
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        job = site.taker._jobs.pop(names.snapshot_uid(name))
+        assert job.task is not None
+        job.task.cancel()
+        protected = {"finalizers": ["snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection"]}
+        site.cluster.change("snapshots", "shop/snap", lambda body: body["metadata"].update(protected))
+        site.cluster.delete("snapshots", "shop/snap")
+        site.tree.before = no_fault
+        await site.taken(name)
+        assert site.stored(name) == File(b"data")
+        assert site.export.snapshots.begun == {}
+
+    played(script)
+
+
 def test_a_claim_that_is_created_again() -> None:
     """A copy that has begun goes on with its volume, although another claim of that name waits for a volume."""
 
