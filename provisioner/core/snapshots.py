@@ -148,7 +148,7 @@ def decide(view: SnapshotView) -> Decision:
         return _deleted(view, content)
     if view.stored is not None:
         return _complete(view, content, view.stored)
-    if content.spec.source.snapshot_handle or (content.status is not None and content.status.ready_to_use):
+    if content.spec.source.snapshot_handle or _is_lost(view, content):
         if not view.all_read:
             return Wait("not all exports were read")
         return Fail(
@@ -194,7 +194,7 @@ def _in_use(view: SnapshotView, content: SnapshotContent) -> Decision:
     if is_ours and not is_ready and snapshot is not None:
         if view.stored is not None:
             return _complete(view, content, view.stored)
-        if view.begun or not snapshot.metadata.deletion_timestamp:
+        if view.begun or not (snapshot.metadata.deletion_timestamp or _is_lost(view, content)):
             return _taken(view, snapshot)
     return Wait("the content is in use: delete its VolumeSnapshot")
 
@@ -209,6 +209,16 @@ def _release(view: SnapshotView, content: SnapshotContent) -> Release:
 def _was_complete(content: SnapshotContent) -> bool:
     """Return True if a content was served, and the removal of its data has not begun; see GIVEN_UP."""
     return content.status is not None and bool(content.status.snapshot_handle)
+
+
+def _is_lost(view: SnapshotView, content: SnapshotContent) -> bool:
+    """Return True if a content was served, and no ledger has its data.
+
+    Then the volume is not copied again: the snapshot would silently have newer data than its time says.
+    """
+    status = content.status
+    was_served = status is not None and (status.ready_to_use or bool(status.snapshot_handle))
+    return was_served and view.stored is None and not view.begun
 
 
 def _complete(view: SnapshotView, content: SnapshotContent, stored: SnapshotRecord) -> Decision:

@@ -561,6 +561,23 @@ def test_failures_of_a_snapshot_that_is_gone() -> None:
     played(script)
 
 
+def test_lost_data() -> None:
+    """A snapshot whose data is lost fails for good: the volume, which has newer data, is not copied again."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.taken(name)
+        await site.export.snapshots.remove(names.snapshot_uid(name))
+        for _ in range(3):
+            assert await site.reconcile(name) == REFUSED
+            await asyncio.sleep(1.0)
+            assert "no ledger has a snapshot" in site.status(name)["error"]["message"]
+        assert site.stored(name) is None
+        assert site.export.snapshots.begun == {}
+
+    played(script)
+
+
 def test_names_that_are_too_long() -> None:
     """A record that fits on no server is refused."""
 

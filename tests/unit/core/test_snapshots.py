@@ -207,6 +207,17 @@ def test_a_content_that_the_ledger_does_not_know() -> None:
     assert isinstance(snapshots.decide(replace(WITH, content=renamed)), Fail)
 
 
+def test_a_snapshot_whose_data_is_lost() -> None:
+    """It fails until a ledger has its data again: newer data never takes its place."""
+    view = replace(WITH, content=structs.replace(CONTENT, status=READY))
+    assert isinstance(snapshots.decide(view), Fail)
+    reported = structs.replace(CONTENT, status=structs.replace(READY, ready_to_use=False, error=ContentError("x")))
+    assert isinstance(snapshots.decide(replace(view, content=reported)), Fail)
+    assert isinstance(snapshots.decide(replace(view, content=deleted(reported, asked=False))), Wait)
+    assert snapshots.decide(replace(view, content=reported, stored=RECORD)) == Serve(UID, RECORD)
+    assert snapshots.decide(replace(view, content=reported, begun=True)) == Take(RECORD)  # a forged handle
+
+
 def test_a_snapshot_that_is_gone() -> None:
     """A snapshot that is gone before its copy is complete leaves no content and no copy."""
     leaving = structs.replace(SNAPSHOT, metadata=structs.replace(SNAPSHOT.metadata, deletion_timestamp=NOW))
