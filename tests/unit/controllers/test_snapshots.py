@@ -568,7 +568,7 @@ def test_lost_data() -> None:
         name = site.take()
         await site.taken(name)
         await site.export.snapshots.remove(names.snapshot_uid(name))
-        for _ in range(3):
+        for _attempt in range(3):
             assert await site.reconcile(name) == REFUSED
             await asyncio.sleep(1.0)
             assert "no ledger has a snapshot" in site.status(name)["error"]["message"]
