@@ -79,7 +79,7 @@ e2e: testbed ## test the image and the chart as deployed; skipped, with the reas
 	  $(BIN)/pytest tests/e2e -m "$(MARKED)" $(PYTEST_FLAGS)'
 
 # FAULTS=leader kills the leader every two minutes, FAULTS=server one of two NFS servers. ONLY=… runs specs by their names.
-conformance: testbed ## run Kubernetes' own storage tests on real nodes; takes an hour; FAULTS=leader or server adds faults
+conformance: testbed ## run Kubernetes' own storage tests on real nodes; takes an hour; FAULTS=leader,server adds faults
 	@$(BIN)/python -m testbed.docker --or-skip bash -ec '$(MAKE) image; \
 	  $(BIN)/python -m tests.conformance --faults "$(FAULTS)" --only "$(ONLY)"'
 

@@ -11,6 +11,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +37,8 @@ OUTPUT = ROOT / "build" / "conformance"
 def main() -> int:
     """Run the suite, print what became of each spec, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--faults", choices=list(faults.FAULTS), default="", help="what happens beside the suite")
+    parser.add_argument("--faults", type=_faults, default=(), metavar="NAME[,NAME]",
+                        help=f"what happens beside the suite: {', '.join(faults.FAULTS)}, or both")  # fmt: skip
     parser.add_argument("--only", default="", metavar="TEXT", help="only specs with this in their names")
     options = parser.parse_args()
     reason = cluster.missing() or helm.missing()
@@ -46,12 +49,20 @@ def main() -> int:
     return exit_status(partial(_run, options.faults, options.only), *errors)
 
 
-def _run(fault: str, only: str) -> int:
+def _faults(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, text.split(",")))
+    unknown = sorted({*names} - {*faults.FAULTS})
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no fault {unknown[0]}: choose from {', '.join(faults.FAULTS)}")
+    return names
+
+
+def _run(chosen: Sequence[str], only: str) -> int:
     progress = _timed(to_terminal())
-    output = OUTPUT.with_name(f"conformance-{fault}") if fault else OUTPUT
+    output = OUTPUT.with_name("-".join((OUTPUT.name, *chosen)))
     shutil.rmtree(output, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="conformance-") as name:
-        found = _measure(Path(name), output, fault, only, progress)
+        found = _measure(Path(name), output, chosen, only, progress)
     (output / "results.json").write_text(found.json())
     for result in found.results:
         why = f": {result.why.splitlines()[0]}" if result.why else ""
@@ -60,7 +71,7 @@ def _run(fault: str, only: str) -> int:
     return int(any(result.status == "failed" for result in found.results))
 
 
-def _measure(directory: Path, output: Path, fault: str, only: str, progress: Progress) -> Run:
+def _measure(directory: Path, output: Path, during: Sequence[str], only: str, progress: Progress) -> Run:
     with NodeCluster(directory / "nodes") as nodes:
         nodes.ready()
         progress("the nodes are Ready; installing the chart")
@@ -73,11 +84,10 @@ def _measure(directory: Path, output: Path, fault: str, only: str, progress: Pro
         others = {result.name for result in skipped}
         chosen = [name for name in names if name not in others and not specs.at_full_speed(name)]
         progress(f"running {len(chosen)} of {len(names)} specs on two nodes")
-        with running.snapshots_of(release), faults.FAULTS[fault](release) as seen:
+        with running.snapshots_of(release), ExitStack() as stack:
+            seen = {name: stack.enter_context(faults.FAULTS[name](release)) for name in during}
             done = running.run(suite, chosen, progress=progress)
-        if seen:
-            progress(f"faults: {len(seen)}")
-        about = running.about(release, f"{fault}, {len(seen)} times" if fault else "")
+        about = running.about(release, "; ".join(f"{name}, {len(times)} times" for name, times in seen.items()))
     fast = []
     if any(map(specs.at_full_speed, names)):
         # Without emulated machines beside it.

@@ -29,12 +29,6 @@ _KILL = "kill -KILL $(pgrep --full nfs-provisioner.run | head -n 1)"
 
 
 @contextmanager
-def none(installed: Installed) -> Iterator[list[str]]:
-    """Do nothing."""
-    yield []
-
-
-@contextmanager
 def leader(installed: Installed) -> Iterator[list[str]]:
     """Kill the leader's process again and again; yields the names of the killed pods."""
     killed: list[str] = []
@@ -96,7 +90,7 @@ def server(installed: Installed) -> Iterator[list[str]]:
         cluster.api.delete(f"/api/v1/namespaces/{namespace}")
 
 
-FAULTS = {"": none, "leader": leader, "server": server}
+FAULTS = {"leader": leader, "server": server}
 """The faults by their names in FAULTS of `make conformance`."""
 
 
