@@ -334,8 +334,8 @@ def _restore(view: ClaimView, asked: CloneSource | None, source: DataSource) -> 
     if asked is None:
         return Refuse(
             Reason.UNSUPPORTED_DATA_SOURCE,
-            "snapshots (dataSource of kind VolumeSnapshot) are not enabled: ask an admin to enable them, or remove"
-            " spec.dataSource",
+            "snapshots (dataSource of kind VolumeSnapshot) are not enabled: remove spec.dataSource, or ask an admin to"
+            " enable them",
         )
     if asked.begun:
         return None
