@@ -8,8 +8,7 @@ The source is protected from the moment that a clone of it has passed all checks
 begin, only this leader knows that. Then a pending record names the source, for every later leader too. The record is
 written under the lock of the source's volume, and the reclaim looks for such records under the same lock.
 
-A copy that has failed begins again after a growing delay. One that had no room waits until the export has more space
-than it had for that attempt: otherwise each attempt would fill the export for all other volumes.
+`attempts` says when a copy that has failed begins again.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from functools import partial
 
 import structlog
 
+from provisioner.controllers.attempts import Attempts
 from provisioner.controllers.context import ControllerContext
 from provisioner.core import claims, identity, names, snapshots
-from provisioner.core.backoff import Backoff
 from provisioner.core.claims import CloneSource, Provision
 from provisioner.core.errors import ProvisionerError
 from provisioner.core.locations import RelPath
@@ -41,11 +40,6 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S = 30.0
 """Time between two events with the progress of a copy."""
 _LOCKED_S = 0.5
-_AGAIN = Backoff(first_s=2.0, limit_s=300.0, jitter=0.0)
-"""Delays between the attempts of a copy that fails."""
-_AGAIN_FULL = Backoff(first_s=15.0, limit_s=900.0, jitter=0.0)
-"""The same for a copy that has no room on the export."""
-_FULL = (Cause.NO_SPACE, Cause.NO_INODES, Cause.QUOTA)
 
 
 class SourceUnusable(ProvisionerError):
@@ -55,26 +49,6 @@ class SourceUnusable(ProvisionerError):
     def reason(self) -> str:
         """See `ProvisionerError`."""
         return Reason.CLONE_SOURCE_UNUSABLE
-
-
-class NoRoomForCopy(ProvisionerError):
-    """The export has no more space than an earlier attempt of the copy had, which was not enough."""
-
-    @property
-    def reason(self) -> str:
-        """See `ProvisionerError`."""
-        return Reason.NOT_ENOUGH_SPACE
-
-
-@dataclass(slots=True)
-class _Failed:
-    """The failures in a row of the copy for one volume."""
-
-    count: int = 0
-    until_s: float = 0.0
-    """When the next attempt can begin."""
-    needs_bytes: int = 0
-    """The free space that the next attempt needs, as far as the last one shows; 0 if that did not fail for space."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +89,7 @@ class Clones:
         self._jobs: dict[str, _Job] = {}
         self._wanted: dict[str, Provision] = {}
         """Plans for clones that have passed all checks, by volume, until they have their volume or are gone."""
-        self._failed: dict[str, _Failed] = {}
+        self._attempts = Attempts(ctx)
         self._group: asyncio.TaskGroup | None = None
         self.on_discarded: Callable[[Export], None] = lambda export: None
         """Called when a copy was moved into the trash of an export."""
@@ -258,7 +232,7 @@ class Clones:
         """
         job = self._jobs.get(plan.volume)
         if job is None:
-            self._require_turn(plan, export)
+            self._attempts.require_turn(plan.volume, export, claims.source_text(plan.claim))
             job = await self._begin(plan, export)
             if job is None:
                 return ""
@@ -271,33 +245,10 @@ class Clones:
         self._measure(export)
         outcome = job.task.result()
         if isinstance(outcome, CopyFailed):
-            self._delay(job, outcome)
+            self._attempts.failed(plan.volume, outcome, job.progress, job.free_bytes)
         if isinstance(outcome, ProvisionerError):
             raise outcome
         return outcome
-
-    def _require_turn(self, plan: Provision, export: Export) -> None:
-        """Raise InProgress until the delay after a failure is over, and NoRoomForCopy while space is missing."""
-        failed = self._failed.get(plan.volume)
-        if failed is None:
-            return
-        space = self._ctx.health.space(export)
-        if space is not None and space.free_bytes < failed.needs_bytes:
-            raise NoRoomForCopy(claims.no_room_message(plan.claim, export.name, failed.needs_bytes))
-        wait_s = failed.until_s - self._ctx.clock.monotonic()
-        if wait_s > 0:
-            raise InProgress(wait_s)
-
-    def _delay(self, job: _Job, outcome: CopyFailed) -> None:
-        """Note when, and with which free space, a copy that has failed can begin again."""
-        full = outcome.refusal.cause in _FULL
-        failed = self._failed.setdefault(job.plan.volume, _Failed())
-        failed.count += 1
-        failed.until_s = self._ctx.clock.monotonic() + (_AGAIN_FULL if full else _AGAIN).delay_s(failed.count, 0)
-        failed.needs_bytes = 0
-        if outcome.refusal.cause is Cause.NO_SPACE:
-            # Both are less than the copy needs, unless another client has filled the export, or files share their data.
-            failed.needs_bytes = claims.room_for_copy(min(job.free_bytes, job.progress.size_bytes))
 
     async def _begin(self, plan: Provision, export: Export) -> _Job | None:
         """Write the record and start the copy; return None if the copy is complete."""
@@ -310,6 +261,9 @@ class Clones:
                 source, path, own = await self._locate(plan)
             except SourceUnusable:
                 self._wanted.pop(plan.volume, None)  # there is nothing to protect: the claims are looked at again
+                begun = export.records.get(plan.volume)
+                if begun is not None and not begun.copied:
+                    await self._discard(plan.volume, export)  # what an earlier leader has copied takes space
                 raise
             async with ctx.health.fail_fast(export):
                 # Data without a group of its own keeps its groups, as data that is adopted.
@@ -317,8 +271,7 @@ class Clones:
         if held.copied:
             return None
         regroup = Regroup(own, held.gid) if held.gid else None
-        space = ctx.health.space(export)
-        free_bytes = space.free_bytes if space is not None else 0
+        free_bytes = self._attempts.free_bytes(export)
         job = self._jobs[plan.volume] = _Job(plan, export, began_s=ctx.clock.monotonic(), free_bytes=free_bytes)
         job.task = group.create_task(self._run(job, source, path, regroup))
         self._measure(export)
@@ -340,7 +293,7 @@ class Clones:
                 self._succeeded(job)
                 return copy
             except CopyFailed as exc:
-                await self._discard(job)
+                await self._discard(plan.volume, export)
                 if exc.refusal.cause is Cause.UNSETTLED:
                     return exc.refusal
                 return CopyFailed(exc.refusal, export.name if source is export else f"{source.name} or {export.name}")
@@ -350,20 +303,20 @@ class Clones:
                 self._revisit(plan.claim.uid)
         return ExportError(Cause.UNEXPECTED)
 
-    async def _discard(self, job: _Job) -> None:
-        """Move a failed copy into the trash, which frees its space soon."""
-        if not self._ctx.guard.allows(job.export):
+    async def _discard(self, volume_name: str, export: Export) -> None:
+        """Move an unfinished copy into the trash, which frees its space soon."""
+        if not self._ctx.guard.allows(export):
             return
         try:
-            await job.export.discard_copies(job.plan.volume)
+            await export.discard_copies(volume_name)
         except ExportError as exc:
-            log.debug("copy_not_discarded", volume=job.plan.volume, error=str(exc))
-        self.on_discarded(job.export)
+            log.debug("copy_not_discarded", volume=volume_name, error=str(exc))
+        self.on_discarded(export)
 
     async def cancel(self, volume_name: str) -> None:
         """End the copy for a volume whose claim needs none any more; what it has made is left to `Export.undo`."""
         job, wanted = self._jobs.pop(volume_name, None), self._wanted.pop(volume_name, None)
-        self._failed.pop(volume_name, None)
+        self._attempts.forget(volume_name)
         if job is None or job.task is None:
             self.ended(wanted.record.clone_of if wanted is not None else "")
             return
@@ -376,7 +329,7 @@ class Clones:
     def succeeded(self, plan: Provision) -> None:
         """Note that a claim has its volume: its source is no longer needed."""
         self._wanted.pop(plan.volume, None)
-        self._failed.pop(plan.volume, None)
+        self._attempts.forget(plan.volume)
         self.ended(plan.record.clone_of)
 
     def ended(self, source: str) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 import structlog
 from msgspec import structs
 
+from provisioner.controllers.attempts import Attempts, NoRoomForCopy
 from provisioner.controllers.clones import Clones, located
 from provisioner.controllers.context import ControllerContext
 from provisioner.core import claims, names, snapshot_classes, snapshots, times
@@ -25,7 +26,7 @@ from provisioner.core.objects import Snapshot, SnapshotClass, SnapshotContent
 from provisioner.core.records import SnapshotRecord
 from provisioner.core.snapshots import Fail, Ignore, Release, Serve, SnapshotView, Take, Wait, Withdraw
 from provisioner.ledger.copying import Progress
-from provisioner.ledger.errors import CopyFailed
+from provisioner.ledger.errors import CopyFailed, InProgress
 from provisioner.ledger.export import Export
 from provisioner.ports.cluster import AlreadyExists, ClusterError, NotFound
 from provisioner.ports.tree import Cause, ExportError
@@ -51,6 +52,8 @@ class _Job:
     """The export that keeps it."""
     task: asyncio.Task[ProvisionerError | None] | None = None
     progress: Progress = field(default_factory=Progress)
+    free_bytes: int = 0
+    """The free space of that export when the copy began."""
 
 
 class SnapshotController:
@@ -78,6 +81,7 @@ class SnapshotController:
         self._discarded = discarded
         self._released = released
         self._jobs: dict[str, _Job] = {}
+        self._attempts = Attempts(ctx)
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -189,6 +193,7 @@ class SnapshotController:
             claim=None,
             volume=None,
             stored=export.snapshots.complete[handle] if export is not None else None,
+            begun=self._begun(handle) is not None,
             shared=False,
             all_read=all(map(ctx.health.is_read, ctx.exports)),
         )
@@ -270,16 +275,26 @@ class SnapshotController:
         """Begin the copy, or look at the one that runs."""
         job = self._jobs.get(handle)
         if job is None:
-            return await self._begin(view, handle, take)
+            try:
+                return await self._begin(view, handle, take)
+            except NoRoomForCopy as exc:
+                return await self._fail(view, exc.event_text)
+            except InProgress as exc:
+                return Requeue.after(exc.after_s)
         if job.task is not None and not job.task.done():
             return _LOOK_AGAIN
         del self._jobs[handle]
         outcome = job.task.result() if job.task is not None else None
         if isinstance(outcome, CopyFailed) and outcome.refusal.cause is not Cause.UNSETTLED:
-            await self._fail(view, outcome.event_text)
+            self._attempts.failed(handle, outcome, job.progress, job.free_bytes)
+            return await self._fail(view, outcome.event_text)
         return FAILED if outcome is not None else _IMMEDIATELY
 
     async def _begin(self, view: SnapshotView, handle: str, take: Take) -> Requeue | None:
+        """Create the content, write the record, and start the copy.
+
+        Raises InProgress and NoRoomForCopy: see `Attempts`.
+        """
         ctx, group, record = self._ctx, self._group, take.record
         with self._locks.try_acquire(record.volume) as acquired:
             if not acquired or group is None or view.volume is None or view.snapshot is None:
@@ -294,6 +309,7 @@ class SnapshotController:
             except ExportError as exc:
                 await self._fail(view, exc.event_message(str(take.export or source.name)))
                 return FAILED
+            self._attempts.require_turn(handle, export, f"claim {record.namespace}/{record.claim}")
             content = view.content or await self._create(view, view.snapshot, record.volume)
             if content is None:
                 return _IMMEDIATELY
@@ -302,7 +318,7 @@ class SnapshotController:
             await self._name_class(view, content)
             # A snapshot that was deleted before it got a finalizer leaves a content that nothing else deletes.
             live = await ctx.cluster.get_snapshot(record.namespace, record.snapshot)
-            if live is None or live.uid != handle or live.metadata.deletion_timestamp:
+            if live is None or live.uid != handle or (live.metadata.deletion_timestamp and not view.begun):
                 return FAILED
             await ctx.guard.require(export)
             async with ctx.health.fail_fast(export):
@@ -312,7 +328,7 @@ class SnapshotController:
                 uid = namespace.metadata.uid if namespace is not None else ""
                 record = structs.replace(record, gid=source.records[record.volume].gid, namespace_uid=uid)
                 record = await export.snapshots.begin(handle, record)
-        job = self._jobs[handle] = _Job(record, source, export)
+        job = self._jobs[handle] = _Job(record, source, export, free_bytes=self._attempts.free_bytes(export))
         job.task = group.create_task(self._run(job, handle, path, view.snapshot))
         log.info("snapshot_begun", snapshot=record.key, volume=record.volume, export=export.name)
         return _LOOK_AGAIN
@@ -399,7 +415,8 @@ class SnapshotController:
         )
 
     async def _end(self, handle: str) -> None:
-        """End the copy for a snapshot that is not needed, and discard what it has copied."""
+        """End the copy for a snapshot that is complete or not needed, and discard what it has copied."""
+        self._attempts.forget(handle)
         job = self._jobs.pop(handle, None)
         if job is not None and job.task is not None:
             job.task.cancel()

@@ -334,8 +334,8 @@ def _restore(view: ClaimView, asked: CloneSource | None, source: DataSource) -> 
     if asked is None:
         return Refuse(
             Reason.UNSUPPORTED_DATA_SOURCE,
-            "snapshots (dataSource of kind VolumeSnapshot) are not enabled: ask an admin to enable them, or remove"
-            " spec.dataSource",
+            "snapshots (dataSource of kind VolumeSnapshot) are not enabled: remove spec.dataSource, or ask an admin to"
+            " enable them",
         )
     if asked.begun:
         return None
@@ -633,11 +633,16 @@ def succeeded_message(plan: Provision, record: Record) -> str:
 
 def copying_message(claim: Claim, *, entries: int, size_bytes: int, trouble: str) -> str:
     """Return the message for a claim whose volume is being copied."""
+    done = f"{entries:,} entries and {quantities.readable(size_bytes)} so far"
+    return f"copying the data of {source_text(claim)}: {done}" + (f"; the export {trouble}" if trouble else "")
+
+
+def source_text(claim: Claim) -> str:
+    """Return what a claim asks to be copied, for messages."""
     source = claim.data_source
     kind = "claim" if source is not None and source.is_claim else "snapshot"
     name = f"{claim.metadata.namespace}/{source.name}" if source is not None else snapshot_to_restore(claim)
-    done = f"{entries:,} entries and {quantities.readable(size_bytes)} so far"
-    return f"copying the data of {kind} {name}: {done}" + (f"; the export {trouble}" if trouble else "")
+    return f"{kind} {name}"
 
 
 def room_for_copy(size_bytes: int) -> int:
@@ -645,15 +650,13 @@ def room_for_copy(size_bytes: int) -> int:
     return size_bytes + max(size_bytes // 16, _LEAST_ROOM_BYTES)
 
 
-def no_room_message(claim: Claim, export: str, needed_bytes: int) -> str:
-    """Return the message for a claim whose copy begins again once the export has more free space.
+def no_room_message(source: str, export: str, needed_bytes: int) -> str:
+    """Return the message for a copy that begins again once the export has more free space.
 
     It leaves out the free space, which changes all the time: each new text would be a new event.
     """
-    source = claim.data_source
-    name = f"{claim.metadata.namespace}/{source.name}" if source is not None else "its source"
     return (
-        f"export {export} has no room for a copy of claim {name}, which had no space left before: it begins again once"
+        f"export {export} has no room for a copy of {source}, which had no space left before: it begins again once"
         f" {quantities.readable(needed_bytes)} are free: free up space on the export or enlarge it"
     )
 

@@ -27,9 +27,9 @@ class DirectoryIndex:
     def add(self, server: str, path: str, owner: str) -> None:
         """Add a directory of an owner; adding it twice is the same as once."""
         server = normal_server(server)
-        self._written.setdefault(server, PathIndex()).add(_absolute(path), owner, text=path)
+        self._written.setdefault(server, PathIndex()).add(split_path(path), owner)
         if server in self._folded:
-            self._folded[server].add(_absolute(path), owner, text=path)
+            self._folded[server].add(split_path(path), owner)
 
     def remove(self, server: str, path: str, owner: str) -> None:
         """Remove a directory of an owner; a no-op if it is not there."""
@@ -37,9 +37,9 @@ class DirectoryIndex:
         written = self._written.get(server)
         if written is None:
             return
-        written.remove(_absolute(path), owner)
+        written.remove(split_path(path), owner)
         if server in self._folded:
-            self._folded[server].remove(_absolute(path), owner)
+            self._folded[server].remove(split_path(path), owner)
         if not written:
             del self._written[server]
             self._folded.pop(server, None)
@@ -54,7 +54,7 @@ class DirectoryIndex:
         """
         for each in locations:
             index = self._index(each.server, folds=folds)
-            root = ("", *each.components)
+            root = each.components
             found = index.touching((*root, *path), other_than=other_than, below=len(root))
             if found is not None:
                 return found
@@ -64,11 +64,11 @@ class DirectoryIndex:
         """Return the owners of the same absolute path on any server, or of one above or below it."""
         for each in locations:
             for server in list(self._written):
-                yield from self._index(server, folds=folds).all_touching(("", *each.components, *path))
+                yield from self._index(server, folds=folds).all_touching((*each.components, *path))
 
     def has_below(self, locations: Iterable[Location]) -> bool:
         """Return True if any directory lies below the export's root."""
-        places = [(self._written.get(each.server), ("", *each.components)) for each in locations]
+        places = [(self._written.get(each.server), each.components) for each in locations]
         return any(index is not None and index.leads_on(root) for index, root in places)
 
     def _index(self, server: str, *, folds: bool) -> PathIndex:
@@ -80,11 +80,3 @@ class DirectoryIndex:
         if server not in self._folded:
             self._folded[server] = written.folded()
         return self._folded[server]
-
-
-def _absolute(path: str) -> RelPath:
-    """Return the components of an absolute path, with an empty one before its first slash.
-
-    So the index keeps the text of the volume itself, in place of a copy without that slash.
-    """
-    return ("", *split_path(path))

@@ -46,6 +46,8 @@ class SnapshotView:
     """The volume of that claim; if the claim is gone, the volume that the content names."""
     stored: SnapshotRecord | None
     """The ledger's record of the complete snapshot."""
+    begun: bool
+    """Whether a ledger says that its copy has begun, by this leader or an earlier one, and is not complete."""
     shared: bool
     """Whether another content, which is not being deleted, has the same data."""
     all_read: bool
@@ -146,7 +148,7 @@ def decide(view: SnapshotView) -> Decision:
         return _deleted(view, content)
     if view.stored is not None:
         return _complete(view, content, view.stored)
-    if content.spec.source.snapshot_handle or (content.status is not None and content.status.ready_to_use):
+    if content.spec.source.snapshot_handle or _is_lost(view, content):
         if not view.all_read:
             return Wait("not all exports were read")
         return Fail(
@@ -156,8 +158,9 @@ def decide(view: SnapshotView) -> Decision:
         return Fail("the content was not created by the provisioner: use a VolumeSnapshot of a claim")
     if view.snapshot is None:
         return Withdraw() if view.all_read else Wait("not all exports were read")
-    if view.snapshot.metadata.deletion_timestamp:
+    if view.snapshot.metadata.deletion_timestamp and not view.begun:
         return Wait("the snapshot is being deleted")
+    # What has begun goes on: a claim that restores from the snapshot holds up its deletion.
     return _taken(view, view.snapshot)
 
 
@@ -172,13 +175,28 @@ def _deleted(view: SnapshotView, content: SnapshotContent) -> Decision:
     if matters and view.stored is None and not view.all_read:
         return Wait("not all exports were read")
     if not asked and is_bound and (view.snapshot is not None or view.stored is not None):
-        return Wait("the content is in use: delete its VolumeSnapshot")
+        return _in_use(view, content)
     if content.spec.deletion_policy == "Delete" and view.stored is None and _was_complete(content):
         return Fail(
             f"no ledger has the data of snapshot {handle_of(content)}, which is to be deleted: check that its export is"
             " used; to give the data up, set deletionPolicy of the content to Retain"
         )
     return _release(view, content)
+
+
+def _in_use(view: SnapshotView, content: SnapshotContent) -> Decision:
+    """Go on with a content that was deleted by hand under its snapshot, until it is ready.
+
+    Otherwise a copy that an earlier leader has begun would stay unfinished, and the reclaim of its source would wait.
+    """
+    snapshot, is_ready = view.snapshot, content.status is not None and content.status.ready_to_use
+    is_ours = handle_of(content) and not content.spec.source.snapshot_handle
+    if is_ours and not is_ready and snapshot is not None:
+        if view.stored is not None:
+            return _complete(view, content, view.stored)
+        if view.begun or not (snapshot.metadata.deletion_timestamp or _is_lost(view, content)):
+            return _taken(view, snapshot)
+    return Wait("the content is in use: delete its VolumeSnapshot")
 
 
 def _release(view: SnapshotView, content: SnapshotContent) -> Release:
@@ -191,6 +209,16 @@ def _release(view: SnapshotView, content: SnapshotContent) -> Release:
 def _was_complete(content: SnapshotContent) -> bool:
     """Return True if a content was served, and the removal of its data has not begun; see GIVEN_UP."""
     return content.status is not None and bool(content.status.snapshot_handle)
+
+
+def _is_lost(view: SnapshotView, content: SnapshotContent) -> bool:
+    """Return True if a content was served, and no ledger has its data.
+
+    Then the volume is not copied again: the snapshot would silently have newer data than its time says.
+    """
+    status = content.status
+    was_served = status is not None and (status.ready_to_use or bool(status.snapshot_handle))
+    return was_served and view.stored is None and not view.begun
 
 
 def _complete(view: SnapshotView, content: SnapshotContent, stored: SnapshotRecord) -> Decision:

@@ -687,6 +687,17 @@ class _DeletedWhateverThePolicy(Through):
         return found and structs.replace(found, spec=structs.replace(found.spec, deletion_policy="Delete"))
 
 
+class _AnyDeletionCounts(Through):
+    """A content that is being deleted is read as one whose snapshot is being deleted too."""
+
+    async def get_snapshot_content(self, name: str) -> SnapshotContent | None:
+        found: SnapshotContent | None = await self._port.get_snapshot_content(name)
+        if found is None or not found.metadata.deletion_timestamp:
+            return found
+        asked = {**found.metadata.annotations, names.SNAPSHOT_BEING_DELETED: "yes"}
+        return structs.replace(found, metadata=structs.replace(found.metadata, annotations=asked))
+
+
 class _SnapshotFromCache(Through):
     """A snapshot is not read again after its content was created."""
 
@@ -784,6 +795,7 @@ BUGS: dict[str, Parts] = {
     "the undo of a clone leaves what was placed": Mutant(export=with_parts(_copies=_PlacedStays)),
     "a copy is placed before the record names it": Mutant(export=with_parts(_copies=_PlacedFirst)),
     "snapshots are deleted whatever the policy": Mutant(cluster=_DeletedWhateverThePolicy),
+    "any deletion of a content counts": Mutant(cluster=_AnyDeletionCounts),
     "a snapshot is not read again": Mutant(cluster=_SnapshotFromCache),
     "a snapshot that has begun stays": Mutant(export=with_parts(snapshots=_BegunStays)),
     "the data of a deleted snapshot stays": Mutant(export=with_parts(snapshots=_DataStays)),

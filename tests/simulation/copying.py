@@ -97,9 +97,6 @@ class CopyingCrowd(Crowd):
             self._snapshot: 7, self._restore: 3, self._delete_snapshot: 2, self._delete_content: 1, self._forge: 1,
             self._stop_controller: 1,
         }  # fmt: skip
-        if leaders > 1:  # the model of snapshots knows one leader only
-            for deed in (self._snapshot, self._restore, self._delete_snapshot, self._delete_content, self._forge):
-                del self._deeds[deed]
         self._stock = StockController(world, world.site)
         Album(world, world.site)
         self._bring_kinds = hide_kinds(world, world.site)

@@ -109,13 +109,20 @@ class Scripted:
     name: str
     play_it: Script
     clusters: int = 1
+    with_snapshots: bool = False
 
     def __str__(self) -> str:
         return self.name
 
     def play(self, at: At | None, parts: Parts | None = None) -> World:
         """Run the history with one fault or none."""
-        return play(lambda chance: World(chance, plan=at, parts=parts, clusters=self.clusters), self.play_it, 0)
+
+        def make(chance: random.Random) -> World:
+            world = World(chance, plan=at, parts=parts, clusters=self.clusters)
+            world.with_snapshots = self.with_snapshots
+            return world
+
+        return play(make, self.play_it, 0)
 
     def all(self, parts: Parts | None = None) -> Iterator[tuple[At | None, World]]:
         """Run the history without a fault, then with each fault at each call."""
@@ -228,10 +235,13 @@ COPIED = [
 ]
 """A claim is cloned; the source or the clone is deleted at the very moment of a fault."""
 
+SNAPPED = [Scripted("content deleted", scripts.content_deleted, with_snapshots=True)]
+"""The content of a snapshot is deleted by hand."""
+
 GROUPS = [Scripted("a group in the trash", scripts.group_in_trash)]
 """Group ids that are still in use, although their volume is gone."""
 
-SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP, *GROUPS, *COPIED)
+SCRIPTED = (*BACKUPS, *BINDINGS, *ROLLBACKS, *DAMAGED, *RESTORES, *HEIRS, *HELD_UP, *GROUPS, *COPIED, *SNAPPED)
 """All scripted histories, except those of exports with unusual layouts."""
 
 

@@ -21,6 +21,7 @@ from provisioner.ports.tree import Cause, ExportError
 from tests.simulation.faults import Chance
 from tests.simulation.judge import TRASH, Home
 from tests.simulation.process import PROVISIONER, nowhere
+from tests.simulation.snapshotting import Album, StockController
 from tests.simulation.world import DEEP, NAMED, NAMESPACES, NAS, OTHER_NAS, Script, Site, World
 from tests.support.fakes.cluster import Body
 from tests.support.fakes.tree import Directory, File, Symlink
@@ -127,6 +128,34 @@ async def _deleted_during_the_copy(world: World, copying: asyncio.Event) -> None
     """Delete the source while its copy is held up."""
     await copying.wait()
     world.delete_claim(KEY)
+
+
+async def content_deleted(world: World) -> None:
+    """An admin deletes the content of a snapshot; later a tenant deletes the snapshot: only then can its data go."""
+    cluster, key = world.site.cluster, "shop/first"
+    world.add_class("nfs", onDelete="delete", pathPattern=NAMED)
+    Album(world, world.site)
+    world.later(StockController(world, world.site).run())
+    cluster.create(
+        "snapshot_classes", {"metadata": {"name": "snaps"}, "driver": PROVISIONER, "deletionPolicy": "Delete"}
+    )
+    world.claim(KEY, "nfs")
+    await _used(world, KEY, "one")
+    world.note(f"tenant takes snapshot {key} of {KEY}")
+    namespace, _, name = key.partition("/")
+    source = {"persistentVolumeClaimName": KEY.partition("/")[2]}
+    spec = {"source": source, "volumeSnapshotClassName": "snaps"}
+    cluster.create("snapshots", {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
+    if not await world.until(lambda: (taken := cluster.snapshot(key)) is not None and taken.status.ready_to_use):
+        world.judge.blame(f"snapshot {key} was not ready")
+    for content in cluster.snapshot_contents():
+        world.note(f"admin deletes content {content.name}")
+        cluster.delete("snapshot_contents", content.name)
+    await asyncio.sleep(120.0)
+    world.note(f"tenant deletes snapshot {key}")
+    cluster.delete("snapshots", key)
+    await world.until(lambda: cluster.snapshot(key) is None and not cluster.snapshot_contents())
+    await world.rest()
 
 
 async def unrecorded(world: World) -> None:

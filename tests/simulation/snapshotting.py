@@ -170,6 +170,10 @@ class Album:
         self._trees = list(world.trees.values())
         self._cluster = site.cluster
         self.shots: dict[str, Shot] = {}
+        self._released: set[str] = set()
+        """The snapshots whose data stays by the policy of their content, which is gone."""
+        self._unseen: set[str] = set()
+        """The snapshots that were deleted before the snapshot-controller saw them. Contents that it saw stay."""
         site.cluster.listeners.append(self._changed)
         world.judge.checks.append(self._check)
         world.judge.rests.append(self.unrest)
@@ -185,6 +189,10 @@ class Album:
     def _changed(self, kind: Kind, before: AnyItem | None, after: AnyItem | None) -> None:
         if kind in ("snapshots", "snapshot_contents"):
             self._doom()
+        if isinstance(before, SnapshotContent) and after is None and before.spec.deletion_policy == "Retain":
+            self._released.add(snapshots.handle_of(before))
+        if isinstance(before, Snapshot) and after is None and not before.metadata.finalizers:
+            self._unseen.add(before.uid)
         if kind == "snapshot_contents" and isinstance(after, SnapshotContent) and after.spec.driver == PROVISIONER:
             was = isinstance(before, SnapshotContent) and before.status is not None and before.status.ready_to_use
             if after.status is not None and after.status.ready_to_use and not was:
@@ -247,6 +255,9 @@ class Album:
                 yield f"snapshot {shot.handle} was changed"
         for content in self._cluster.snapshot_contents():
             bound = content.spec.volume_snapshot_ref.uid in uids
+            seen = names.CONTENT_FINALIZER in content.metadata.finalizers
+            if seen and content.spec.volume_snapshot_ref.uid in self._unseen:
+                continue
             if content.spec.driver == PROVISIONER and content.spec.deletion_policy == "Delete" and not bound:
                 yield f"content {content.name} has no snapshot"
         yield from filter(None, map(self._unready, self._cluster.snapshots()))
@@ -269,7 +280,7 @@ class Album:
             found = tree.look(layout.SNAPSHOTS)
             for name in found.entries if isinstance(found, Directory) else ():
                 handle = name.removesuffix(layout.BEGUN)
-                known = handle in self.shots and not self.shots[handle].doomed
+                known = handle in self._released or (handle in self.shots and not self.shots[handle].doomed)
                 if name.endswith(layout.BEGUN) and handle not in uids:
                     yield f"snapshot {handle} has begun, and is gone"
                 elif not name.endswith(layout.BEGUN) and not known and self._content_of(handle) is None:

@@ -15,6 +15,7 @@ from tests.simulation.histories import (
     RESTORES,
     ROLLBACKS,
     SCRIPTED,
+    SNAPPED,
     Scripted,
     faulted,
     report,
@@ -68,6 +69,14 @@ def test_restored_archives(history: Scripted) -> None:
     """Restoring an archive with another class never gets it deleted, or kept for a shorter time."""
     world = history.play(None)
     assert not world.judge.violations, report(world, str(history))
+
+
+@pytest.mark.parametrize("history", SNAPPED, ids=str)
+def test_contents_deleted_by_hand(history: Scripted) -> None:
+    """The data of a snapshot stays until the snapshot itself is deleted, and goes then."""
+    world = history.play(None)
+    assert not world.judge.violations, report(world, str(history))
+    assert world.site.cluster.snapshot_contents() == []
 
 
 @pytest.mark.parametrize("history", ROLLBACKS, ids=str)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from provisioner.core.parameters import parse
+from testbed import snapshots
 from testbed.api import Api, ApiError, Object
+from testbed.cluster import ControlPlane
 from testbed.waiting import eventually
 from tests.integration.chart.rendering import Renderer, collection
 from tests.support.pages import Block, blocks
@@ -35,6 +38,15 @@ def placed(body: Object, namespace: str) -> Object:
     return body | {"metadata": metadata | {"namespace": namespace}} if "namespace" in metadata else body
 
 
+@pytest.fixture(scope="module")
+def snapshot_kinds(control_plane: ControlPlane) -> Iterator[None]:
+    """The API server knows VolumeSnapshots."""
+    snapshots.create_crds(control_plane)
+    yield
+    snapshots.delete_crds(control_plane)
+
+
+@pytest.mark.usefixtures("snapshot_kinds")
 @pytest.mark.parametrize("block", MANIFESTS, ids=str)
 def test_the_api_server_accepts_manifests(cluster_api: Api, namespace: str, block: Block) -> None:
     """Each documented object is valid, and a namespaced one names its namespace."""

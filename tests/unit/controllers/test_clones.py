@@ -18,6 +18,7 @@ from provisioner.controllers.clones import LOOK_EVERY_S, Clones
 from provisioner.core import names
 from provisioner.core.locations import Location, RelPath
 from provisioner.core.objects import Claim, DataSource
+from provisioner.ledger import layout
 from provisioner.ledger.export import Export
 from provisioner.ledger.registry import ExportRegistry
 from provisioner.ports.tree import Cause, ExportError
@@ -464,6 +465,45 @@ async def test_a_copy_that_an_earlier_leader_has_begun(site: Site) -> None:
     await asyncio.sleep(1)
     assert await site.controller.reconcile(clone.uid) is None
     assert site.content(clone) == File(b"data")
+
+
+@scene
+async def test_what_an_earlier_leader_has_copied_of_a_source_that_is_gone(site: Site) -> None:
+    """An unfinished copy takes no space once the ledger has no record of its source."""
+    source = await site.bound()
+    held(site)
+    clone = site.claim("clone", dataSource=SOURCE)
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    job = site.clones._jobs.pop(names.volume_name(clone.uid))
+    assert job.task is not None
+    job.task.cancel()
+    site.tree.before = no_fault
+    await site.export.forget(names.volume_name(source.uid))
+    assert await site.controller.reconcile(clone.uid) is REFUSED
+    assert site.tree.look(layout.COPIES) == Directory(mode=0o700)
+
+
+@scene
+async def test_a_complete_copy_of_a_source_that_is_gone(site: Site) -> None:
+    """It stays: it is all that there is of the data."""
+    source = await site.bound()
+    clone = site.claim("clone", dataSource=SOURCE)
+
+    async def unplaced(name: str, path: RelPath) -> None:
+        if name == "rename" and path[:2] == layout.COPIES:
+            raise ExportError(Cause.DENIED)
+
+    site.tree.before = unplaced
+    assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
+    await asyncio.sleep(1)
+    assert await site.controller.reconcile(clone.uid) is FAILED
+    site.tree.before = no_fault
+    await site.export.forget(names.volume_name(source.uid))
+    assert await site.controller.reconcile(clone.uid) is REFUSED
+    copied = site.export.records[names.volume_name(clone.uid)].copied
+    data = site.tree.look((*layout.copy(names.volume_name(clone.uid), copied), "tree", "file"))
+    assert data == File(b"data")
 
 
 @scene

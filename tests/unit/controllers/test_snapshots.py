@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ from msgspec import structs
 
 from provisioner.controllers.snapshots import SnapshotController
 from provisioner.core import names
+from provisioner.core.locations import RelPath
 from provisioner.core.objects import Claim
 from provisioner.core.records import SnapshotRecord
 from provisioner.ledger import layout
 from provisioner.ledger.copying import Progress
 from provisioner.ports.cluster import Forbidden
 from provisioner.ports.tree import Cause, ExportError
-from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED
+from provisioner.runtime.requeue import AWAITING_CHANGE, FAILED, LOCKED, REFUSED, Requeue
 from provisioner.runtime.workqueue import WorkQueue
 from tests.support import samples
 from tests.support.fakes.clock import simulate
@@ -464,24 +466,114 @@ def test_a_volume_without_a_record() -> None:
 
 
 def test_a_failed_copy() -> None:
-    """A copy that fails is discarded, its reason is in the status, and the next one begins again."""
+    """A copy that fails is discarded, its reason is in the status, and it begins again after a delay."""
 
     async def script(site: SnapshotSite, _: Claim) -> None:
         name = site.take()
 
         async def full(call: str, _path: Any) -> None:
             if call == "make":
-                raise ExportError(Cause.NO_SPACE)
+                raise ExportError(Cause.QUOTA)
 
         site.tree.before = full
         await site.reconcile(name)
         await asyncio.sleep(1.0)
-        assert await site.reconcile(name) == FAILED
-        assert "no space left" in site.status(name)["error"]["message"]
+        assert await site.reconcile(name) == REFUSED
+        assert "has reached a quota" in site.status(name)["error"]["message"]
         assert site.export.snapshots.begun == {}
         site.tree.before = no_fault
+        early = await site.reconcile(name)
+        assert isinstance(early, Requeue)
+        assert not early.is_failure
+        assert 14.0 < early.backoff.first_s <= 15.0
+        assert site.export.snapshots.begun == {}
+        await asyncio.sleep(15.0)
         await site.taken(name)
         assert "error" not in site.status(name)
+
+    played(script)
+
+
+def test_a_copy_that_has_no_room() -> None:
+    """It does not begin again before the export has more space; the status and an event say how much."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        directory = site.tree.look(site.export.records[names.volume_name(source.uid)].path)
+        assert isinstance(directory, Directory)
+        directory.entries["large"] = File(bytes(range(1, 251)) * 40)
+        site.tree.files.clones = site.tree.files.copies = False
+        attempts = 0
+
+        async def full(call: str, path: RelPath) -> None:
+            nonlocal attempts
+            attempts += call == "make_directory" and path[:2] == layout.COPIES and path[3:] == ("tree",)
+            if call == "flush":
+                raise ExportError(Cause.NO_SPACE)
+
+        async def free(size_bytes: int) -> None:
+            site.tree.statfs = replace(site.tree.statfs, free_bytes=size_bytes)
+            await asyncio.sleep(15.0)
+
+        site.tree.before = full
+        await free(9000)
+        name = site.take()
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        assert await site.reconcile(name) == REFUSED
+        assert "no space left" in site.status(name)["error"]["message"]
+        for size_bytes in (9000, 9000 + (1 << 19)):
+            await free(size_bytes)
+            await asyncio.sleep(900.0)
+            assert await site.reconcile(name) == REFUSED
+            missing = (
+                "has no room for a copy of claim shop/data, which had no space left before: it begins again once 1Mi"
+            )
+            assert missing in site.status(name)["error"]["message"]
+        assert attempts == 1
+        assert site.export.snapshots.begun == {}
+        assert len([each for each in await site.messages("snap") if missing in each]) == 1
+        site.tree.before = no_fault
+        await free(2 << 20)
+        await site.taken(name)
+
+    played(script)
+
+
+def test_failures_of_a_snapshot_that_is_gone() -> None:
+    """They are forgotten with it."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+
+        async def full(call: str, _path: Any) -> None:
+            if call == "make":
+                raise ExportError(Cause.NO_INODES)
+
+        site.tree.before = full
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        assert await site.reconcile(name) == REFUSED
+        site.cluster.delete("snapshots", "shop/snap")
+        await site.reconcile(name)
+        assert site.cluster.snapshot_content(name) is None
+        assert site.taker._attempts._failed == {}
+
+    played(script)
+
+
+def test_lost_data() -> None:
+    """A snapshot whose data is lost fails for good: the volume, which has newer data, is not copied again."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        name = site.take()
+        await site.taken(name)
+        await site.export.snapshots.remove(names.snapshot_uid(name))
+        for _attempt in range(3):
+            assert await site.reconcile(name) == REFUSED
+            await asyncio.sleep(1.0)
+            assert "no ledger has a snapshot" in site.status(name)["error"]["message"]
+        assert site.stored(name) is None
+        assert site.export.snapshots.begun == {}
 
     played(script)
 
@@ -555,6 +647,54 @@ def test_what_an_earlier_leader_has_copied() -> None:
         assert await site.reconcile(name) is REFUSED
         assert site.export.snapshots.begun == {}
         assert site.tree.look(layout.COPIES) == Directory(mode=0o700)
+
+    played(script)
+
+
+def test_a_content_that_is_deleted_by_hand() -> None:
+    """A copy that an earlier leader has begun is completed, although an admin has deleted the content."""
+
+    async def script(site: SnapshotSite, source: Claim) -> None:
+        held(site)
+        name = site.take()
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        job = site.taker._jobs.pop(names.snapshot_uid(name))
+        assert job.task is not None
+        job.task.cancel()
+        finalizers = {"finalizers": [names.CONTENT_FINALIZER]}
+        site.cluster.change("snapshot_contents", name, lambda body: body["metadata"].update(finalizers))
+        site.cluster.delete("snapshot_contents", name)
+        site.tree.before = no_fault
+        await site.taken(name)
+        assert site.stored(name) == File(b"data")
+        volume = site.cluster.volume(names.volume_name(source.uid))
+        assert volume is not None
+        assert site.clones.snapshot_of(volume) is None
+        assert await site.reconcile(name) == AWAITING_CHANGE
+        assert site.stored(name) == File(b"data")
+
+    played(script)
+
+
+def test_a_snapshot_that_is_deleted_during_its_copy() -> None:
+    """A copy that an earlier leader has begun is completed while a claim holds up the snapshot's deletion."""
+
+    async def script(site: SnapshotSite, _: Claim) -> None:
+        held(site)
+        name = site.take()
+        await site.reconcile(name)
+        await asyncio.sleep(1.0)
+        job = site.taker._jobs.pop(names.snapshot_uid(name))
+        assert job.task is not None
+        job.task.cancel()
+        protected = {"finalizers": ["snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection"]}
+        site.cluster.change("snapshots", "shop/snap", lambda body: body["metadata"].update(protected))
+        site.cluster.delete("snapshots", "shop/snap")
+        site.tree.before = no_fault
+        await site.taken(name)
+        assert site.stored(name) == File(b"data")
+        assert site.export.snapshots.begun == {}
 
     played(script)
 

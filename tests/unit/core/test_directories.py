@@ -76,6 +76,11 @@ def test_anywhere() -> None:
     assert set(made.anywhere([NAS], ("a",), folds=True)) == {"pv1", "pv2"}
 
 
+def test_a_whole_server_is_nowhere() -> None:
+    """A volume of a server's root is in the way of no directory: it would be in the way of all."""
+    assert not list(index(("other", "/", "pv")).anywhere([NAS], ("a",), folds=False))
+
+
 def test_has_below() -> None:
     """An export is in use while any directory lies below its root."""
     assert index(("nas", "/exports/a", "pv1")).has_below([ALIAS, NAS])

@@ -60,6 +60,7 @@ VIEW = SnapshotView(
     claim=CLAIM,
     volume=VOLUME,
     stored=None,
+    begun=False,
     shared=False,
     all_read=True,
 )
@@ -206,6 +207,17 @@ def test_a_content_that_the_ledger_does_not_know() -> None:
     assert isinstance(snapshots.decide(replace(WITH, content=renamed)), Fail)
 
 
+def test_a_snapshot_whose_data_is_lost() -> None:
+    """It fails until a ledger has its data again: newer data never takes its place."""
+    view = replace(WITH, content=structs.replace(CONTENT, status=READY))
+    assert isinstance(snapshots.decide(view), Fail)
+    reported = structs.replace(CONTENT, status=structs.replace(READY, ready_to_use=False, error=ContentError("x")))
+    assert isinstance(snapshots.decide(replace(view, content=reported)), Fail)
+    assert isinstance(snapshots.decide(replace(view, content=deleted(reported, asked=False))), Wait)
+    assert snapshots.decide(replace(view, content=reported, stored=RECORD)) == Serve(UID, RECORD)
+    assert snapshots.decide(replace(view, content=reported, begun=True)) == Take(RECORD)  # a forged handle
+
+
 def test_a_snapshot_that_is_gone() -> None:
     """A snapshot that is gone before its copy is complete leaves no content and no copy."""
     leaving = structs.replace(SNAPSHOT, metadata=structs.replace(SNAPSHOT.metadata, deletion_timestamp=NOW))
@@ -215,6 +227,18 @@ def test_a_snapshot_that_is_gone() -> None:
     assert snapshots.decide(replace(VIEW, snapshot=leaving)) == Withdraw()
     assert isinstance(snapshots.decide(replace(VIEW, snapshot=leaving, stored=RECORD)), Ignore)
     assert isinstance(snapshots.decide(replace(WITH, snapshot=leaving)), Wait)
+
+
+def test_a_snapshot_that_is_deleted_during_its_copy() -> None:
+    """What has begun goes on, as a claim that restores from the snapshot can hold up its deletion."""
+    leaving = structs.replace(SNAPSHOT, metadata=structs.replace(SNAPSHOT.metadata, deletion_timestamp=NOW))
+    view = replace(WITH, snapshot=leaving, begun=True)
+    assert snapshots.decide(view) == Take(RECORD)
+    by_hand = replace(view, content=deleted(CONTENT, asked=False))
+    assert snapshots.decide(by_hand) == Take(RECORD)
+    assert snapshots.decide(replace(by_hand, stored=RECORD, begun=False)) == Serve(UID, RECORD)
+    assert snapshots.decide(replace(view, content=deleted(CONTENT))) == Release(data=False)
+    assert snapshots.decide(replace(view, content=None)) == Withdraw()
 
 
 def test_a_snapshot_that_the_controller_never_saw() -> None:
@@ -252,11 +276,20 @@ def test_deletion() -> None:
 
 
 def test_a_content_that_is_deleted_by_hand() -> None:
-    """A content under a snapshot stays with its data, until the snapshot is deleted too."""
+    """A content under a snapshot becomes ready, and stays with its data until the snapshot is deleted too."""
     view = replace(WITH, content=deleted(CONTENT, asked=False), stored=RECORD)
-    assert isinstance(snapshots.decide(view), Wait)
+    assert snapshots.decide(view) == Serve(UID, RECORD)
+    assert snapshots.decide(replace(view, stored=None)) == Take(RECORD)
+    assert isinstance(snapshots.decide(replace(view, stored=None, volume=None)), Fail)
+    ready = deleted(structs.replace(CONTENT, status=READY), asked=False)
+    leaving = structs.replace(SNAPSHOT, metadata=structs.replace(SNAPSHOT.metadata, deletion_timestamp=NOW))
+    foreign = deleted(spec(CONTENT, source=ContentSource(snapshot_handle=UID)), asked=False)
+    renamed = structs.replace(ready, status=None, metadata=structs.replace(ready.metadata, name="by-hand"))
+    assert isinstance(snapshots.decide(replace(view, content=ready)), Wait)
+    assert isinstance(snapshots.decide(replace(view, content=foreign)), Wait)
+    assert isinstance(snapshots.decide(replace(view, content=renamed, stored=None)), Wait)
     assert isinstance(snapshots.decide(replace(view, snapshot=None)), Wait)
-    assert isinstance(snapshots.decide(replace(view, stored=None)), Wait)
+    assert isinstance(snapshots.decide(replace(view, stored=None, snapshot=leaving)), Wait)
     assert snapshots.decide(replace(view, stored=None, snapshot=None)) == Release(data=False)
     unbound = deleted(spec(CONTENT, volume_snapshot_ref=ClaimRef("shop", "nightly")), asked=False)
     assert snapshots.decide(replace(view, content=unbound)) == Release(data=True)

@@ -21,7 +21,7 @@ from tests.support.storage import Storage
 
 pytestmark = pytest.mark.timeout(240)
 
-ENTRIES = 15_000
+ENTRIES = 40_000
 A_DIRECTORY = 300
 
 
