@@ -26,7 +26,7 @@ from provisioner.ledger.archives import is_free, is_recorded, is_taking, is_ther
 from provisioner.ledger.errors import AlreadyThere, ArchiveUnusable
 from provisioner.ledger.index import LedgerIndex
 from provisioner.ports.refusals import unproven
-from provisioner.ports.tree import PathExists, PathMissing, Proof, Tree
+from provisioner.ports.tree import Cause, ExportError, PathExists, PathMissing, Proof, Tree
 
 
 async def bring_back(
@@ -37,6 +37,19 @@ async def bring_back(
     Returns False if that was done before. Mode and owner stay as the data's last user left them. Raises
     ArchiveUnusable, AlreadyThere.
     """
+    try:
+        return await _bring_back(tree, index, volume_name, held, tenant, fresh=fresh)
+    except ExportError as exc:
+        if exc.cause is Cause.RECORD:
+            record, _ = await look(tree, held.archive)
+            if record is not None and record.taker not in ("", volume_name):
+                raise _another_takes(held, record) from exc
+        raise
+
+
+async def _bring_back(
+    tree: Tree, index: LedgerIndex, volume_name: str, held: Record, tenant: Tenant, *, fresh: bool
+) -> bool:
     record, taken = await look(tree, held.archive)
     if record is None:
         index.remove_archive(held.archive)
@@ -105,7 +118,7 @@ async def _reserve(
             f"archive {held.archive!r} is not complete yet: volume {record.volume} is still being reclaimed"
         )
     if record.taker != volume_name and await is_taking(tree, record.taker, held.archive):
-        raise ArchiveUnusable(f"archive {held.archive!r} goes to another claim, as volume {record.taker}")
+        raise _another_takes(held, record)
     if not await is_free(tree, held.path):
         if record.taker == volume_name and await has_moved(tree, held):
             return seen
@@ -117,6 +130,10 @@ async def _reserve(
     if live != wanted:
         raise ArchiveUnusable(f"archive {held.archive!r} goes to another claim")
     return proof
+
+
+def _another_takes(held: Record, record: ArchiveRecord) -> ArchiveUnusable:
+    return ArchiveUnusable(f"archive {held.archive!r} goes to another claim, as volume {record.taker}")
 
 
 def _in_the_way(held: Record) -> AlreadyThere:

@@ -273,7 +273,8 @@ def test_deleting_one_archive(control_plane: ControlPlane, served: ServedStorage
         done = command(control_plane, "archives", served.provisioner, *flags, each, "--yes")
         assert done.returncode == 0, done.stderr
         assert "deleted" in done.stdout
-    served.eventually(lambda: not served.export.trash, "the daemon purges the trash")
+    # The daemon looks at the trash once per minute.
+    served.eventually(lambda: not served.export.trash, "the daemon purges the trash", timeout_s=90)
     assert other in names(root)
     assert not {name, bare} & names(root)
     assert name not in records(root)

@@ -569,6 +569,23 @@ async def test_a_claims_record_that_changes_before_the_rename() -> None:
     assert tree.look(place) == Symlink(changed)
 
 
+async def test_a_taker_right_before_the_rename() -> None:
+    """A claim whose archive another claim takes in the last moment is told so, and nothing is moved for it."""
+    tree, name = await archived()
+    export = await opened(tree)
+    others = encode(structs.replace(export.archived[name], taker=V3))
+
+    async def replaced(call: str, path: RelPath) -> None:
+        # The pending record is read for the last time, after the look at the taker.
+        if call == "read_symlink" and path[-2:] == ("pending", V2):
+            tree.plant_symlink((".provisioner", "archives", name), others)
+
+    tree.after = replaced
+    with pytest.raises(ArchiveUnusable, match=f"goes to another claim, as volume {V3}"):
+        await give(export)
+    assert places_of_data(tree) == [name]
+
+
 async def test_two_takers_that_write_together() -> None:
     """Of two claims that write themselves into an archive's record together, the one whose text is there gets it."""
     tree, name = await archived()
