@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -117,12 +116,8 @@ async def run_checks(settings: Settings) -> Report:
 
 def _of_snapshots(seen: _Seen, provisioner: str) -> list[Location]:
     """Return the exports on which VolumeSnapshotClasses keep snapshots."""
-    found = []
-    for each in (seen.snapshots.classes if seen.snapshots is not None else None) or ():
-        if each.driver == provisioner:
-            with suppress(InvalidSettings):  # a finding says so
-                found.append(snapshot_classes.parse(each.parameters).export)
-    return [location for location in found if location is not None]
+    found = seen.snapshots.classes if seen.snapshots is not None else None
+    return snapshot_classes.exports_of(found or (), provisioner)
 
 
 def _of_ledgers(

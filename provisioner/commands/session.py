@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -117,15 +117,9 @@ async def _snapshot_exports(cluster: Cluster, provisioner: str) -> list[Location
     Without the CRD, or the right to read the classes, there are none. Raises ClusterError.
     """
     try:
-        classes = await list_all(cluster, SnapshotClass)
+        return snapshot_classes.exports_of(await list_all(cluster, SnapshotClass), provisioner)
     except (KindMissing, Forbidden):
         return []
-    found = []
-    for each in classes:
-        if each.driver == provisioner:
-            with suppress(InvalidSettings):  # `check` reports it
-                found.append(snapshot_classes.parse(each.parameters).export)
-    return [location for location in found if location is not None]
 
 
 @asynccontextmanager

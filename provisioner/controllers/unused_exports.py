@@ -6,8 +6,6 @@ the annotations of this provisioner could add another server.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import structlog
 
 from provisioner.controllers.context import ControllerContext
@@ -57,13 +55,7 @@ class UnusedExports:
                 continue  # no claim of the class is ever provisioned
             if where is not None:
                 named.add(where)
-        for of_snapshots in ctx.cache.snapshot_classes.values():
-            if of_snapshots.driver == ctx.provisioner:
-                with suppress(InvalidSettings):  # no snapshot of the class is ever taken
-                    where = snapshot_classes.parse(of_snapshots.parameters).export
-                    if where is not None:
-                        named.add(where)
-        return named
+        return named.union(snapshot_classes.exports_of(ctx.cache.snapshot_classes.values(), ctx.provisioner))
 
     def _is_needed(self, export: Export) -> bool:
         ctx = self._ctx

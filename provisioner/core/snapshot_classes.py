@@ -6,12 +6,14 @@ As in a StorageClass, an unknown parameter is refused, names are case-insensitiv
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from provisioner.core.durations import parse_s
 from provisioner.core.errors import InvalidParameter, InvalidSettings, UnknownParameter
 from provisioner.core.locations import Location, location
+from provisioner.core.objects import SnapshotClass
 
 KNOWN = ("server", "share", "retention")
 _IGNORED = re.compile(r"csi\.storage\.k8s\.io/snapshotter-(list-)?secret-(name|namespace)", re.IGNORECASE)
@@ -43,6 +45,16 @@ def parse(parameters: Mapping[str, str]) -> SnapshotParameters:
         export=_export(values.get("server", ""), values.get("share", "")),
         retention=_retention(values.get("retention", "")),
     )
+
+
+def exports_of(found: Iterable[SnapshotClass], driver: str) -> list[Location]:
+    """Return the exports on which classes of a driver keep snapshots; a class that cannot be used keeps none."""
+    exports: list[Location | None] = []
+    for each in found:
+        if each.driver == driver:
+            with suppress(InvalidSettings):
+                exports.append(parse(each.parameters).export)
+    return [export for export in exports if export is not None]
 
 
 def _export(server: str, share: str) -> Location | None:

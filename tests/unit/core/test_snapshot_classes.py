@@ -9,6 +9,7 @@ import pytest
 from provisioner.core import snapshot_classes
 from provisioner.core.errors import InvalidParameter, UnknownParameter
 from provisioner.core.locations import Location
+from provisioner.core.objects import Metadata, SnapshotClass
 from provisioner.core.snapshot_classes import SnapshotParameters
 
 
@@ -41,3 +42,11 @@ def test_what_cannot_be_used(parameters: Mapping[str, str], error: type[Exceptio
     """Every other parameter and value is refused, with what to change."""
     with pytest.raises(error, match=message):
         snapshot_classes.parse(parameters)
+
+
+def test_exports() -> None:
+    """The exports of the driver's classes; a class that names none, or cannot be used, adds none."""
+    parameters = [{"server": "nas", "share": "/x"}, {}, {"server": "nas"}]
+    found = [SnapshotClass(Metadata(name="snaps"), "us", parameters=each) for each in parameters]
+    other = SnapshotClass(Metadata(name="snaps"), "other", parameters={"server": "nas", "share": "/y"})
+    assert snapshot_classes.exports_of([*found, other], "us") == [Location("nas", "/x")]
