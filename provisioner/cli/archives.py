@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from provisioner.cli import lists, options
@@ -12,7 +10,7 @@ from provisioner.commands.archives import delete_archive, list_archives
 from provisioner.core.archives import ArchiveRow, in_order
 from provisioner.settings import Settings
 
-_NEVER_EXPIRES = "for ever"
+NEVER_EXPIRES = "for ever"
 """KEPT UNTIL of an archive without a retention time. Scripts read it."""
 
 
@@ -29,7 +27,7 @@ LISTING = Listing(
         Column("CLASS", "storage_class"),
         Column("CAPACITY", "capacity"),
         column_of_age("ARCHIVED", "archived"),
-        Column("KEPT UNTIL", "kept_until", lambda each: each.kept_until or _NEVER_EXPIRES),
+        Column("KEPT UNTIL", "kept_until", lambda each: each.kept_until or NEVER_EXPIRES),
         Column("EXPORT", "export", wide=True),
         Column("VOLUME", "volume", wide=True),
         Column("DIRECTORY", "directory", wide=True),
@@ -74,8 +72,7 @@ async def archives(
     found, scope = await list_archives(settings)
     wanted = None if all_namespaces else namespace
     rows = in_order(each for each in found if wanted in (None, each.namespace))
-    none = f"no archives of namespace {wanted} ({len(found)} of others)" if wanted else LISTING.none
-    return print_list(rows, scope, replace(LISTING, none=none), view)
+    return print_list(rows, scope, LISTING.within(wanted, len(found)), view)
 
 
 def _print_deleted(each: ArchiveRow, *, done: bool) -> None:

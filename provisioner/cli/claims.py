@@ -69,12 +69,8 @@ async def claims(
         columns = [replace(each, wide=each.wide and not watch) for each in LISTING.columns]
         printer = Printer(replace(LISTING, columns=columns), view)
         rows = by_field(found.claims, sort_field) if sort_field else found.claims
-        (printer.print_next if watch else printer.print)(rows)
-        if not found.claims:
-            click.echo(_none(found, settings.provisioner, choice.namespace), err=True)
-        if watch:
-            async for row in lister.changes():
-                printer.print_next([row])
+        none = _none(found, settings.provisioner, choice.namespace)
+        await printer.watch(rows, none, lister.changes() if watch else None)
     return FOUND if found.classes or found.served else NOTHING
 
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from provisioner.cli import options
+from provisioner.cli.archives import NEVER_EXPIRES
 from provisioner.cli.output import Cell, age, print_document, print_scope, print_stanza, print_table
 from provisioner.commands.describe import describe as find
 from provisioner.core.description import Description
@@ -58,7 +59,7 @@ def _print(found: Description) -> None:
     for title, part in parts:
         print_stanza([(f"{title}:", "bold"), *(_lines(part) if part is not None else ["none"])])
     _print_rows("Archives", ("ARCHIVE", "ARCHIVED", "KEPT UNTIL"), (
-        (each.archive, age(each.archived), each.kept_until or "for ever") for each in found.archives
+        (each.archive, age(each.archived), each.kept_until or NEVER_EXPIRES) for each in found.archives
     ))  # fmt: skip
     _print_rows("Pods", ("POD", "PHASE", "NODE"), ((each.key, each.phase, each.node or "-") for each in found.pods))
     _print_rows("Events", ("TYPE", "REASON", "AGE", "ABOUT", "MESSAGE"), (

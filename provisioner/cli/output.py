@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import click
 import msgspec
@@ -76,6 +76,11 @@ class Listing(Generic[Item]):
     """The lines of an item where a table would have sentences in its cells; `-o wide` prints the table."""
     none: str
     """What to say if there is nothing, before the words on what was looked at."""
+
+    def within(self, namespace: str | None, found: int) -> Self:
+        """Return the listing for one namespace, or for all; `found` is the number of items of all namespaces."""
+        none = f"{self.none} of namespace {namespace} ({found} of others)" if namespace else self.none
+        return replace(self, none=none)
 
     def sort_field(self, view: View) -> str | None:
         """Return the field to sort by. Raises InvalidSettings if there is no such field."""
@@ -164,6 +169,15 @@ class Printer(Generic[Item]):
                 print_document(msgspec.to_builtins(item), self._view.output)
         else:
             self._print_text(items)
+
+    async def watch(self, items: Sequence[Item], none: str, changes: AsyncIterator[Item] | None) -> None:
+        """Print all items, or `none` to the standard error, and then each change; None for a list that ends."""
+        (self.print if changes is None else self.print_next)(items)
+        if not items:
+            click.echo(none, err=True)
+        if changes is not None:
+            async for item in changes:
+                self.print_next([item])
 
     def _print_text(self, items: Sequence[Item]) -> None:
         listing = self._listing

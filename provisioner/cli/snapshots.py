@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 import msgspec
 
@@ -68,5 +66,4 @@ async def snapshots(
     if as_manifests:
         click.echo(msgspec.json.format(msgspec.json.encode(manifests(chosen, settings.provisioner)).decode()))
         return 0
-    none = f"no snapshots of namespace {wanted} ({len(found)} of others)" if wanted else LISTING.none
-    return print_list(chosen, scope, replace(LISTING, none=none), view)
+    return print_list(chosen, scope, LISTING.within(wanted, len(found)), view)

@@ -59,12 +59,7 @@ async def volumes(
             click.echo(f"no usage from {each.what}: {each.why}", err=True)
         printer = Printer(listing, view)
         rows = by_field(found.volumes, sort_field) if sort_field else found.volumes
-        (printer.print_next if watch else printer.print)(rows)
-        if not found.volumes:
-            click.echo(listing.none, err=True)
-        if watch:
-            async for row in lister.changes():
-                printer.print_next([row])
+        await printer.watch(rows, listing.none, lister.changes() if watch else None)
     return FOUND if found.own or found.classes.get(settings.provisioner) else NOTHING
 
 
