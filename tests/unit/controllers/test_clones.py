@@ -70,6 +70,18 @@ class Site:
         self.cluster.create("claims", body)
         return self.seen(name)
 
+    def plant_large_file(self, source: Claim) -> None:
+        """Give a claim a file of 10,000 bytes, which copies have to read and write."""
+        directory = self.tree.look(self.export.records[names.volume_name(source.uid)].path)
+        assert isinstance(directory, Directory)
+        directory.entries["large"] = File(bytes(range(1, 251)) * 40)
+        self.tree.files.clones = self.tree.files.copies = False
+
+    async def leave_free(self, size_bytes: int) -> None:
+        """Change the free space of the export, and wait until the daemon has seen it."""
+        self.tree.statfs = replace(self.tree.statfs, free_bytes=size_bytes)
+        await asyncio.sleep(15.0)
+
     def seen(self, name: str) -> Claim:
         """Let the cache see a claim as it is."""
         claim = self.cluster.claim(f"shop/{name}")
@@ -204,11 +216,8 @@ async def test_a_copy_that_fails(site: Site) -> None:
 async def test_a_copy_that_has_no_room(site: Site) -> None:
     """It begins again after a long delay, and not before the export has more space than that attempt had."""
     source = await site.bound()
-    directory = site.tree.look(site.export.records[names.volume_name(source.uid)].path)
-    assert isinstance(directory, Directory)
-    directory.entries["large"] = File(bytes(range(1, 251)) * 40)
+    site.plant_large_file(source)
     clone = site.claim("clone", dataSource=SOURCE)
-    site.tree.files.clones = site.tree.files.copies = False
     attempts = 0
 
     async def full(name: str, path: RelPath) -> None:
@@ -217,17 +226,13 @@ async def test_a_copy_that_has_no_room(site: Site) -> None:
         if name == "flush":
             raise ExportError(Cause.NO_SPACE)
 
-    async def free(size_bytes: int) -> None:
-        site.tree.statfs = replace(site.tree.statfs, free_bytes=size_bytes)
-        await asyncio.sleep(15.0)
-
     site.tree.before = full
-    await free(9000)
+    await site.leave_free(9000)
     assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
     await asyncio.sleep(1)
     assert await site.controller.reconcile(clone.uid) is REFUSED
     for size_bytes in (9000, 9000 + (1 << 19)):
-        await free(size_bytes)
+        await site.leave_free(size_bytes)
         await asyncio.sleep(900.0)
         assert await site.controller.reconcile(clone.uid) is REFUSED
     assert attempts == 2  # the two directories of one attempt
@@ -235,7 +240,7 @@ async def test_a_copy_that_has_no_room(site: Site) -> None:
     assert len(waits) == 1
     assert "once 1Mi are free" in waits[0]
     site.tree.before = no_fault
-    await free(2 << 20)
+    await site.leave_free(2 << 20)
     assert await site.controller.reconcile(clone.uid) == STILL_RUNNING
     await asyncio.sleep(1)
     assert await site.controller.reconcile(clone.uid) is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -498,10 +497,7 @@ def test_a_copy_that_has_no_room() -> None:
     """It does not begin again before the export has more space; the status and an event say how much."""
 
     async def script(site: SnapshotSite, source: Claim) -> None:
-        directory = site.tree.look(site.export.records[names.volume_name(source.uid)].path)
-        assert isinstance(directory, Directory)
-        directory.entries["large"] = File(bytes(range(1, 251)) * 40)
-        site.tree.files.clones = site.tree.files.copies = False
+        site.plant_large_file(source)
         attempts = 0
 
         async def full(call: str, path: RelPath) -> None:
@@ -510,19 +506,15 @@ def test_a_copy_that_has_no_room() -> None:
             if call == "flush":
                 raise ExportError(Cause.NO_SPACE)
 
-        async def free(size_bytes: int) -> None:
-            site.tree.statfs = replace(site.tree.statfs, free_bytes=size_bytes)
-            await asyncio.sleep(15.0)
-
         site.tree.before = full
-        await free(9000)
+        await site.leave_free(9000)
         name = site.take()
         await site.reconcile(name)
         await asyncio.sleep(1.0)
         assert await site.reconcile(name) == REFUSED
         assert "no space left" in site.status(name)["error"]["message"]
         for size_bytes in (9000, 9000 + (1 << 19)):
-            await free(size_bytes)
+            await site.leave_free(size_bytes)
             await asyncio.sleep(900.0)
             assert await site.reconcile(name) == REFUSED
             missing = (
@@ -533,7 +525,7 @@ def test_a_copy_that_has_no_room() -> None:
         assert site.export.snapshots.begun == {}
         assert len([each for each in await site.messages("snap") if missing in each]) == 1
         site.tree.before = no_fault
-        await free(2 << 20)
+        await site.leave_free(2 << 20)
         await site.taken(name)
 
     played(script)
