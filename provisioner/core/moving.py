@@ -116,8 +116,7 @@ def _binding(facts: Facts) -> str:
         return "it is not an in-tree NFS volume: its driver has to move it"
     if reference is None:
         return "no claim has it: delete it, and create it with the new server"
-    bound = claim is not None and claim.uid == reference.uid and claim.spec.volume_name == volume.name
-    if claim is None or not bound or volume.status.phase != "Bound":
+    if claim is None or not identity.is_bound(volume, claim):
         return f"it is {volume.status.phase} and not bound to an existing claim: reclaim or recover it first"
     return "its claim is being deleted" if claim.metadata.deletion_timestamp is not None else ""
 
